@@ -1,0 +1,1 @@
+"""The contract of the mesh (generated stubs) and the plumbing that speaks it."""

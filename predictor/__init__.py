@@ -1,0 +1,1 @@
+"""The predictor: runs models behind the Open Inference Protocol and LanguageModel services."""
