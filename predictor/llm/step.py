@@ -1,0 +1,90 @@
+"""One engine step as plain data: what the scheduler plans, and what a backend answers.
+
+A `StepPlan` can be printed, recorded and replayed: it holds everything that a backend needs and nothing that it
+could reach through. Nothing here knows torch. The shape follows vLLM's SchedulerOutput: one flat list of chunks, with
+no separate prefill and decode phases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token of a sequence is chosen. Values are checked by `predictor.llm.sequence`.
+
+    temperature: 0 means greedy; then top_k, top_p, min_p and seed do not matter.
+    top_k: keep the k likeliest tokens; 0 keeps all.
+    top_p: keep the smallest set whose probability is at least top_p; 1 keeps all.
+    min_p: drop tokens less likely than min_p times the likeliest; 0 keeps all.
+    seed: 64-bit; the noise for a token depends on (seed, position) alone, so a sequence that is preempted, moved or
+        batched with others draws the same tokens.
+    num_logprobs: how many of the likeliest tokens to report beside the chosen one; -1 reports no logprobs at all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    num_logprobs: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The tokens of one sequence that one step computes.
+
+    token_ids: the tokens to run, at positions start_position, start_position + 1, …
+    block_table: ids of the KV blocks of the sequence, in order; covers start_position + len(token_ids) tokens.
+    sample: parameters for choosing the token after the last one of this chunk; None while the prompt is incomplete.
+    score_targets: the tokens that follow each token of the chunk, one per token, when their log-probabilities are
+        wanted (prompt scoring); empty otherwise. -1 marks a position that is not wanted.
+    """
+
+    sequence_id: int
+    token_ids: tuple[int, ...]
+    start_position: int
+    block_table: tuple[int, ...]
+    sample: SamplingParams | None = None
+    score_targets: tuple[int, ...] = ()
+
+    @property
+    def context_len(self) -> int:
+        """Tokens of the sequence whose keys and values are in the cache after this step."""
+        return self.start_position + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """All chunks of one step, in the order in which the backend computes them."""
+
+    step_id: int
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(chunk.token_ids) for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural-log probability of one token, and the likeliest alternatives, best first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What a step found out for one chunk.
+
+    token_id: the chosen next token; None when the chunk did not ask for one.
+    logprobs: of the chosen token, from the distribution before temperature and truncation; None unless asked for.
+    score: log-probabilities of the wanted score_targets, one per entry that is not -1.
+    """
+
+    sequence_id: int
+    token_id: int | None
+    logprobs: TokenLogprobs | None = None
+    score: tuple[float, ...] = ()
