@@ -1,0 +1,1 @@
+"""Generated from protos/mesh/oip; do not edit."""
