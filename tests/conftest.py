@@ -1,4 +1,4 @@
-"""Fixtures that every part of the tests may use: the real model file, fetched once and kept between sessions."""
+"""Fixtures for every part of the tests: the real model file, fetched once and kept between sessions."""
 
 from __future__ import annotations
 
