@@ -37,7 +37,8 @@ class _ServiceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServiceKi
     SERVICE_KIND_GATEWAY: _ServiceKind.ValueType  # 4
     """The one door."""
 
-class ServiceKind(_ServiceKind, metaclass=_ServiceKindEnumTypeWrapper): ...
+class ServiceKind(_ServiceKind, metaclass=_ServiceKindEnumTypeWrapper):
+    """What a replica is."""
 
 SERVICE_KIND_UNSPECIFIED: ServiceKind.ValueType  # 0
 """Not said."""

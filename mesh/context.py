@@ -1,0 +1,63 @@
+"""What travels with a request through a process: its id and its deadline.
+
+Held in a context variable, so that logs, errors and calls to the next hop find it without passing it by hand. Trace
+context travels beside it, in OpenTelemetry's own context.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+REQUEST_ID_HEADER = "x-request-id"
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """request_id: from the client, or made at the first hop. deadline: in time.monotonic() seconds; None: none."""
+
+    request_id: str
+    deadline: float | None = None
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
+
+
+def current() -> RequestContext | None:
+    """The context of the request that is being handled; None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def bind(context: RequestContext) -> Iterator[None]:
+    """Make `context` the current one inside the block."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def remaining_s(default: float | None = None, now: Callable[[], float] = time.monotonic) -> float | None:
+    """Seconds left of the current request's deadline, at least 0; `default` when it has none."""
+    context = _current.get()
+    if context is None or context.deadline is None:
+        return default
+    return max(0.0, context.deadline - now())
+
+
+def new_request_id() -> str:
+    """A fresh id, unique without coordination."""
+    return uuid.uuid4().hex
+
+
+def request_id_from(value: str | None) -> str:
+    """The client's id when it is safe to log and to send on (1–128 letters, digits, . _ : -); else a fresh one."""
+    return value if value and _SAFE_ID.match(value) else new_request_id()

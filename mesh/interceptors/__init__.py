@@ -1,0 +1,29 @@
+"""The chains of interceptors, each in one list, with the reason for each place."""
+
+from __future__ import annotations
+
+import grpc.aio
+
+from mesh.interceptors.client import (
+    ContextStreamStream,
+    ContextStreamUnary,
+    ContextUnaryStream,
+    ContextUnaryUnary,
+)
+from mesh.interceptors.server import ServerInterceptor
+from mesh.metrics import RpcMetrics
+
+
+def server_chain(metrics: RpcMetrics) -> list[grpc.aio.ServerInterceptor]:
+    """What wraps every handler.
+
+    One interceptor does it all, in this order: request context first (all others log with the id), then the span
+    (so that errors are recorded on it), then the metrics (they must see the final code), errors innermost (they turn
+    exceptions into that code).
+    """
+    return [ServerInterceptor(metrics)]
+
+
+def client_chain() -> list[grpc.aio.ClientInterceptor]:
+    """What wraps every outgoing call: request id, trace context, and what is left of the deadline."""
+    return [ContextUnaryUnary(), ContextUnaryStream(), ContextStreamUnary(), ContextStreamStream()]

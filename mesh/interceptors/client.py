@@ -1,0 +1,68 @@
+"""Client side: every outgoing call bears the request's id, its trace context, and what is left of its deadline.
+
+gRPC forwards none of these by itself. A call that no request caused (a lease renewal, a watch) goes out as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+
+from mesh import context, tracing
+
+ClientCallDetails = grpc.aio.ClientCallDetails
+
+
+def with_context(details: ClientCallDetails) -> ClientCallDetails:
+    """`details` with the current request's id, trace and deadline; a timeout that is already shorter stays."""
+    request = context.current()
+    additions = tracing.inject()
+    if request is not None:
+        additions[context.REQUEST_ID_HEADER] = request.request_id
+    metadata = grpc.aio.Metadata(*(tuple(details.metadata) if details.metadata else ()))
+    for name, value in additions.items():
+        if metadata.get(name) is None:
+            metadata.add(name, value)
+    remaining = context.remaining_s()
+    timeouts = [timeout for timeout in (details.timeout, remaining) if timeout is not None]
+    return ClientCallDetails(
+        method=details.method,
+        timeout=min(timeouts) if timeouts else None,
+        metadata=metadata,
+        credentials=details.credentials,
+        wait_for_ready=details.wait_for_ready,
+    )
+
+
+# The request and response types are the RPC's own: nothing here looks at them.
+Continuation = Callable[[ClientCallDetails, Any], Any]
+
+
+class ContextUnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Continuation, client_call_details: ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(with_context(client_call_details), request)
+
+
+class ContextUnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: Continuation, client_call_details: ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(with_context(client_call_details), request)
+
+
+class ContextStreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(
+        self, continuation: Continuation, client_call_details: ClientCallDetails, request_iterator: Any
+    ) -> Any:
+        return await continuation(with_context(client_call_details), request_iterator)
+
+
+class ContextStreamStream(grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(
+        self, continuation: Continuation, client_call_details: ClientCallDetails, request_iterator: Any
+    ) -> Any:
+        return await continuation(with_context(client_call_details), request_iterator)

@@ -1,0 +1,184 @@
+"""Server side: request context, span, metrics and errors around every handler.
+
+A servicer method raises MeshError, or lets the AioRpcError of a next hop through; here it becomes the status on the
+wire. Anything else is a bug: logged whole with the request id, and sent as INTERNAL with the id only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc.aio
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from mesh import context, tracing
+from mesh.errors import MeshError
+from mesh.logs import get_logger
+from mesh.metrics import RpcMetrics
+
+log = get_logger(__name__)
+_tracer = tracing.tracer(__name__)
+
+# Health checks, reflection and leases are many and tell nothing: no span for them.
+_UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/mesh.v1.RegistryService/RenewLease")
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+if TYPE_CHECKING:
+    # The stubs make these generic; the classes themselves cannot be subscripted.
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    ServicerContext = grpc.aio.ServicerContext[Any, Any]
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of all four kinds of RPC."""
+
+    def __init__(self, metrics: RpcMetrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        make, behaviour = _kind_of(handler)
+        wrap = self._streaming if handler.response_streaming else self._unary
+        return make(wrap(method, behaviour), handler.request_deserializer, handler.response_serializer)
+
+    def _unary(self, method: str, behaviour: Callable[..., Any]) -> Any:
+        async def handle(request: Any, servicer_context: ServicerContext) -> Any:
+            call = _Call(method, servicer_context, self._metrics)
+            with call.around():
+                try:
+                    return await behaviour(request, servicer_context)
+                except (Exception, asyncio.CancelledError) as error:
+                    code, message, trailers = call.failed(error)
+            return await servicer_context.abort(code, message, trailers)
+
+        return handle
+
+    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Any:
+        # The read/write form, not a generator: a generator that gRPC drops on a cancel would be closed later, by the
+        # garbage collector, in another context.
+        async def handle(request: Any, servicer_context: ServicerContext) -> None:
+            call = _Call(method, servicer_context, self._metrics)
+            with call.around():
+                try:
+                    responses = behaviour(request, servicer_context)
+                    if not hasattr(responses, "__aiter__"):
+                        await responses
+                        return
+                    async with aclosing(responses):
+                        async for response in responses:
+                            await servicer_context.write(response)
+                    return
+                except (Exception, asyncio.CancelledError) as error:
+                    code, message, trailers = call.failed(error)
+            await servicer_context.abort(code, message, trailers)
+
+        return handle
+
+
+def _kind_of(handler: Handler) -> tuple[Callable[..., Handler], Callable[..., Any]]:
+    """The function that makes a handler of this kind, and the behaviour inside it."""
+    make, behaviour = {
+        (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
+        (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
+        (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
+        (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
+    }[handler.request_streaming, handler.response_streaming]
+    return cast("Callable[..., Handler]", make), cast("Callable[..., Any]", behaviour)
+
+
+class _Call:
+    """One RPC from its start to its end."""
+
+    def __init__(self, method: str, servicer_context: ServicerContext, metrics: RpcMetrics) -> None:
+        self._method = method
+        self._servicer_context = servicer_context
+        self._metrics = metrics
+        self._code = grpc.StatusCode.OK
+        self._span: trace.Span = trace.INVALID_SPAN
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """The request's context, span and metrics while the handler runs."""
+        metadata = {
+            key: value for key, value in self._servicer_context.invocation_metadata() or () if isinstance(value, str)
+        }
+        left_s = self._servicer_context.time_remaining()
+        request = context.RequestContext(
+            request_id=context.request_id_from(metadata.get(context.REQUEST_ID_HEADER)),
+            deadline=None if left_s is None else time.monotonic() + left_s,
+        )
+        started = time.perf_counter()
+        self._metrics.in_flight.inc()
+        try:
+            with context.bind(request), self._traced(metadata, request.request_id):
+                yield
+        except asyncio.CancelledError:
+            self._code = grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.duration.labels(self._method).observe(time.perf_counter() - started)
+            self._metrics.handled.labels(self._method, self._code.name).inc()
+
+    @contextmanager
+    def _traced(self, metadata: dict[str, str], request_id: str) -> Iterator[None]:
+        if self._method.startswith(_UNTRACED):
+            yield
+            return
+        service, _, method = self._method.lstrip("/").partition("/")
+        attributes = {
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": method,
+            "meshserve.request_id": request_id,
+        }
+        parent = tracing.extract(metadata)
+        with _tracer.start_as_current_span(
+            f"{service}/{method}",
+            parent,
+            SpanKind.SERVER,
+            attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as self._span:
+            yield
+            self._span.set_attribute("rpc.grpc.status_code", self._code.value[0])
+
+    def failed(self, error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
+        """Status, sentence and trailing metadata for an exception of the handler. Raises it again when the call itself
+        was cancelled."""
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise error
+        self._code, message = _status_of(error, self._method)
+        self._span.set_status(Status(StatusCode.ERROR, message))
+        retry_after_s = getattr(error, "retry_after_s", None)
+        trailers = () if retry_after_s is None else (("retry-after-s", f"{retry_after_s:g}"),)
+        return self._code, message, trailers
+
+
+def _status_of(error: BaseException, method: str) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, asyncio.CancelledError):
+        # Nobody cancelled this call, but something that it waited for: let out, it would leave the client hanging
+        # (grpc/grpc#29248).
+        return grpc.StatusCode.CANCELLED, "the request was cancelled on its way"
+    if isinstance(error, MeshError):
+        return _CODES[error.code.number], error.message
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code(), error.details() or error.code().name
+    request = context.current()
+    request_id = request.request_id if request else "unknown"
+    log.error("rpc_failed", method=method, exc_info=error)
+    return grpc.StatusCode.INTERNAL, f"internal error; the logs have it under request id {request_id}"

@@ -1,0 +1,234 @@
+"""The only place where gRPC servers are made: health, reflection, interceptors, metrics, and a graceful end.
+
+SIGTERM means: NOT_SERVING at once, wait `drain_s` so that balancers notice, finish what runs within `grace_s`, then
+close what the service owns, in reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from mesh import tracing
+from mesh.errors import MeshError, Unavailable
+from mesh.interceptors import server_chain
+from mesh.logs import get_logger
+from mesh.metrics import Heartbeat, OpsServer, RpcMetrics
+from mesh.settings import ServiceSettings
+
+log = get_logger(__name__)
+
+AsyncCallback = Callable[[], Awaitable[None]]
+
+
+class PortTaken(Unavailable):
+    """Another process listens on the port."""
+
+
+class Health:
+    """The standard health service: "" for the process, one name per service and per model."""
+
+    def __init__(self) -> None:
+        self.servicer = health_aio.HealthServicer()
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def set(self, name: str, serving: bool) -> None:
+        """Say whether `name` is served; watchers are told at once."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def drain(self) -> None:
+        """NOT_SERVING for all names, for good."""
+        await self.servicer.enter_graceful_shutdown()
+
+
+def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Channel arguments of every server, each with its reason."""
+    return [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # Two processes on one port would share its connections by chance; a taken port must be an error.
+        ("grpc.so_reuseport", 0),
+        # Clients may ping as often as our own channels do; the default answers GOAWAY below five minutes.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+class MeshServer:
+    """A gRPC server with everything that each service of the mesh has."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        *,
+        name: str,
+        generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    ) -> None:
+        self.name = name
+        self.health = Health()
+        self.metrics_registry = CollectorRegistry()
+        self.http_address: str | None = None
+        self._settings = settings
+        self._flush_traces = tracing.configure(name, settings.otlp_endpoint, settings.trace_file)
+        self._heartbeat = Heartbeat()
+        self._ops = OpsServer(self.metrics_registry, self._heartbeat.is_alive)
+        self._service_names: list[str] = []
+        self._on_drain: list[AsyncCallback] = []
+        self._on_close: list[AsyncCallback] = []
+        self._stopping = asyncio.Event()
+        self._port = 0
+        self.grpc = grpc.aio.server(
+            interceptors=server_chain(RpcMetrics(self.metrics_registry)),
+            options=server_options(settings.max_message_bytes),
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+        )
+        if generic_handlers:
+            self.grpc.add_generic_rpc_handlers(tuple(generic_handlers))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self.grpc)
+
+    def add(self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service_name: str) -> None:
+        """Serve `servicer`; `service_name` ("package.Service") goes into reflection and health."""
+        register(servicer, self.grpc)
+        self.declare(service_name)
+
+    def declare(self, service_name: str) -> None:
+        """Name a service that a generic handler serves, for reflection and health."""
+        self._service_names.append(service_name)
+
+    def on_drain(self, callback: AsyncCallback) -> None:
+        """Run when SIGTERM comes, before the drain time: withdraw the lease."""
+        self._on_drain.append(callback)
+
+    def on_close(self, callback: AsyncCallback) -> None:
+        """Run after the last RPC ended; callbacks run in reverse order of their adding."""
+        self._on_close.append(callback)
+
+    @property
+    def address(self) -> str:
+        """host:port that others reach the gRPC server by. Valid after start()."""
+        return f"{self._advertised_host}:{self._port}"
+
+    @property
+    def metrics_address(self) -> str:
+        """host:port of /metrics. Valid after start()."""
+        return f"{self._advertised_host}:{self._ops.port}"
+
+    @property
+    def _advertised_host(self) -> str:
+        return self._settings.advertise_host or self._settings.host
+
+    async def start(self) -> None:
+        """Bind both ports, answer, and announce the addresses. Raises PortTaken."""
+        settings = self._settings
+        reflection.enable_server_reflection(
+            (
+                *self._service_names,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ),
+            self.grpc,
+        )
+        try:
+            self._port = self.grpc.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+        except RuntimeError:
+            raise _port_taken(self.name, "grpc_port", settings.host, settings.grpc_port) from None
+        try:
+            self._ops.start(settings.host, settings.metrics_port)
+        except OSError:
+            raise _port_taken(self.name, "metrics_port", settings.host, settings.metrics_port) from None
+        await self.grpc.start()
+        for service_name in ("", *self._service_names):
+            await self.health.set(service_name, True)
+
+    def announce(self) -> None:
+        """Say where the service listens: in the log, and in the ready file when one is set."""
+        addresses = {"grpc_address": self.address, "metrics_address": self.metrics_address}
+        if self.http_address is not None:
+            addresses["http_address"] = self.http_address
+        log.info("listening", **addresses)
+        if self._settings.ready_file is not None:
+            record = {"service": self.name, "pid": os.getpid(), **addresses}
+            _write_whole(self._settings.ready_file, json.dumps(record))
+
+    def request_stop(self) -> None:
+        """What SIGTERM does."""
+        self._stopping.set()
+
+    async def serve_until_terminated(self) -> None:
+        """Announce, serve until SIGTERM or SIGINT, then end as the module's docstring says."""
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, self.request_stop)
+        self.announce()
+        beating = asyncio.create_task(self._beat())
+        try:
+            await self._stopping.wait()
+            log.info("draining", drain_s=self._settings.drain_s, grace_s=self._settings.grace_s)
+            await self.health.drain()
+            for callback in self._on_drain:
+                await callback()
+            await asyncio.sleep(self._settings.drain_s)
+        finally:
+            await self.close()
+            beating.cancel()
+
+    async def close(self) -> None:
+        """Finish running RPCs within the grace time, then close what the service owns."""
+        await self.grpc.stop(self._settings.grace_s)
+        for callback in reversed(self._on_close):
+            await callback()
+        self._ops.stop()
+        await asyncio.to_thread(self._flush_traces)
+        log.info("stopped")
+
+    async def _beat(self) -> None:
+        while True:
+            self._heartbeat.beat()
+            await asyncio.sleep(1.0)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run a service's main coroutine on uvloop; returns the exit status. A MeshError is one sentence on stderr."""
+    try:
+        uvloop.run(main())
+    except MeshError as error:
+        log.error("service_failed", error=error.message)
+        print(error.message, file=sys.stderr)  # noqa: T201 -- the person who started it reads this
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _port_taken(service: str, field: str, host: str, port: int) -> PortTaken:
+    flag = field.replace("_", "-")
+    return PortTaken(
+        f"{service}: cannot listen on {host}:{port} (--{flag}): another process has the port, or the address is not "
+        f"this machine's; set --{flag} to a free port, or to 0 to pick one",
+        field=field,
+    )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

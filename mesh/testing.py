@@ -1,0 +1,40 @@
+"""Servicers on a real server and channel for tests: about 3 ms, so nothing needs a mock of a stub."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+from prometheus_client import CollectorRegistry
+
+from mesh.channel import MAX_MESSAGE_BYTES, open_channel
+from mesh.interceptors import server_chain
+from mesh.metrics import RpcMetrics
+from mesh.serve import server_options
+
+Registration = tuple[Callable[[Any, grpc.aio.Server], None], object]
+
+
+@asynccontextmanager
+async def serve_on_free_port(*registrations: Registration) -> AsyncIterator[str]:
+    """Serve the servicers with the interceptors of a real service; gives "127.0.0.1:port"."""
+    server = grpc.aio.server(
+        interceptors=server_chain(RpcMetrics(CollectorRegistry())), options=server_options(MAX_MESSAGE_BYTES)
+    )
+    for register, servicer in registrations:
+        register(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def serve_in_process(*registrations: Registration) -> AsyncIterator[grpc.aio.Channel]:
+    """As `serve_on_free_port`, with a channel to it."""
+    async with serve_on_free_port(*registrations) as address, open_channel(address) as channel:
+        yield channel
