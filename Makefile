@@ -1,0 +1,57 @@
+# Everything happens in a virtual environment of the repository's own; nothing is installed elsewhere.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3.11
+PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help up test lint protos docs lock bench clean
+help: ## Show the targets.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+up: $(VENV)/.installed-all ## Start the mesh here; Ctrl-C stops it.
+	$(BIN)/meshserve up $(ARGS)
+
+test: $(VENV)/.installed-dev ## Run every test.
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Run every checker.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python -m protos.breaking
+	$(BIN)/python -m protos.generate --check
+	$(BIN)/python -m docs.generate --check
+
+protos: $(VENV)/.installed-dev ## Write the stubs anew from the protos.
+	$(BIN)/python -m protos.generate
+
+docs: $(VENV)/.installed-dev ## Write the generated pages of docs/ anew.
+	$(BIN)/python -m docs.generate
+
+lock: $(VENV)/.installed-dev ## Resolve constraints.txt anew from pyproject.toml.
+	$(PIP) install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --no-annotate --no-header --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml
+	sed -i '/^meshserve @/d; s/+cpu$$//' constraints.txt
+
+bench: $(VENV)/.installed-dev ## Measure; prints tables, asserts nothing.
+	$(BIN)/python -m bench.walk $(ARGS)
+
+clean: ## Remove the environment, caches and the state of a local mesh.
+	rm -rf $(VENV) .meshserve build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-all: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@ $(VENV)/.installed-all
