@@ -17,21 +17,33 @@ from predictor.llm.weights.gguf import BlockFormat
 
 # Letters: N blocks in the tensor, B bytes per block.
 
+# Temporaries of this many weights stay in the cache, and their memory is reused: fresh pages cost more than the sums.
+_WEIGHTS_AT_ONCE = 1 << 18
+
 
 def dequantize(blocks: npt.NDArray[np.uint8], block_format: BlockFormat, shape: tuple[int, ...]) -> Tensor:
     """A new float32 tensor of `shape` from the raw bytes of one; the size of `blocks` must fit `shape`."""
-    raw = (
-        torch.frombuffer(bytearray(blocks.data), dtype=torch.uint8)
-        if blocks.size
-        else torch.empty(0, dtype=torch.uint8)
-    )
-    if block_format is BlockFormat.F32:
-        return raw.view(torch.float32).reshape(shape)
-    if block_format is BlockFormat.F16:
-        return raw.view(torch.float16).float().reshape(shape)
-    if block_format is BlockFormat.BF16:
-        return raw.view(torch.bfloat16).float().reshape(shape)
-    return _DECODERS[block_format](raw.view(-1, block_format.block_bytes)).reshape(shape)
+    tensor = torch.empty(shape, dtype=torch.float32)
+    weights = tensor.view(-1, block_format.block_weights)  # [N, weights per block]
+    raw = blocks.reshape(-1, block_format.block_bytes)  # [N, B]
+    step = _WEIGHTS_AT_ONCE // block_format.block_weights
+    for start in range(0, len(raw), step):
+        # Copied, because torch cannot hold read-only memory.
+        part = torch.from_numpy(raw[start : start + step].copy())
+        weights[start : start + step] = _DECODERS[block_format](part)
+    return tensor
+
+
+def _f32(blocks: Tensor) -> Tensor:
+    return blocks.view(torch.float32)
+
+
+def _f16(blocks: Tensor) -> Tensor:
+    return blocks.view(torch.float16)
+
+
+def _bf16(blocks: Tensor) -> Tensor:
+    return blocks.view(torch.bfloat16)
 
 
 def _half(blocks: Tensor, start: int) -> Tensor:
@@ -71,7 +83,7 @@ def _q4_k(blocks: Tensor) -> Tensor:
     scales_f = (_half(blocks, 0) * scales.float()).unsqueeze(-1)  # [N, 8, 1]
     minima_f = (_half(blocks, 2) * minima.float()).unsqueeze(-1)
     weights = _nibbles(blocks[:, 16:].view(-1, 4, 32)).view(-1, 8, 32)
-    return weights.float().mul_(scales_f).sub_(minima_f)
+    return weights.float().mul_(scales_f).sub_(minima_f).view(-1, 256)
 
 
 def _q6_k(blocks: Tensor) -> Tensor:
@@ -80,10 +92,13 @@ def _q6_k(blocks: Tensor) -> Tensor:
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shift & 3  # [N, 2, 4, 32]
     weights = (low | high.reshape(-1, 2, 128) << 4).float() - 32
     scales = _half(blocks, 208) * blocks[:, 192:208].view(torch.int8).float()  # [N, 16]
-    return scales.unsqueeze(-1) * weights.view(-1, 16, 16)
+    return weights.view(-1, 16, 16).mul_(scales.unsqueeze(-1)).view(-1, 256)
 
 
 _DECODERS: dict[BlockFormat, Callable[[Tensor], Tensor]] = {
+    BlockFormat.F32: _f32,
+    BlockFormat.F16: _f16,
+    BlockFormat.BF16: _bf16,
     BlockFormat.Q4_0: _q4_0,
     BlockFormat.Q4_1: _q4_1,
     BlockFormat.Q5_0: _q5_0,

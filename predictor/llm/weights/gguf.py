@@ -136,9 +136,7 @@ class GgufFile:
 
     def _wrong(self, key: str, value: MetadataValue | None, expected: str) -> CorruptArtifact:
         found = "missing" if value is None else f"of type {type(value).__name__}"
-        return CorruptArtifact(
-            f"{self.name}: metadata key {key!r} is {found}; it must be {expected}", field=key
-        )
+        return CorruptArtifact(f"{self.name}: metadata key {key!r} is {found}; it must be {expected}", field=key)
 
     def _alignment(self) -> int:
         alignment = self.integer("general.alignment", 32)
@@ -186,9 +184,7 @@ class _Cursor:
         """Step over `num_bytes`; returns where they start. CorruptArtifact when the file ends before them."""
         start = self.position
         if num_bytes > self.size - start:
-            raise self.corrupt(
-                f"{what} at byte {start} takes {num_bytes} bytes, but the file ends at {self.size}"
-            )
+            raise self.corrupt(f"{what} at byte {start} takes {num_bytes} bytes, but the file ends at {self.size}")
         self.position = start + num_bytes
         return start
 
@@ -330,16 +326,12 @@ def _read_entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], BlockFormat, int
     name = cursor.string("tensor name", MAX_NAME_BYTES)
     num_dimensions = cursor.scalar(_U32, f"rank of {name!r}")
     if num_dimensions > MAX_DIMENSIONS:
-        raise cursor.corrupt(
-            f"tensor {name!r} has {num_dimensions} dimensions; at most {MAX_DIMENSIONS} are allowed"
-        )
+        raise cursor.corrupt(f"tensor {name!r} has {num_dimensions} dimensions; at most {MAX_DIMENSIONS} are allowed")
     shape = tuple(cursor.scalar(_U64, f"shape of {name!r}") for _ in range(num_dimensions))[::-1]
     type_id = cursor.scalar(_U32, f"type of {name!r}")
     if type_id not in _FORMATS:
         known = ", ".join(block_format.name for block_format in BlockFormat)
-        raise Unsupported(
-            f"{cursor.file_name}: tensor {name!r} has GGML type {type_id}; supported are {known}"
-        )
+        raise Unsupported(f"{cursor.file_name}: tensor {name!r} has GGML type {type_id}; supported are {known}")
     return name, shape, _FORMATS[type_id], cursor.scalar(_U64, f"offset of {name!r}")
 
 

@@ -1,0 +1,1 @@
+"""The parts that models are made of: plain callables over tensors, with no state but their weights."""

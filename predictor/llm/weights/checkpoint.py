@@ -1,0 +1,23 @@
+"""The port through which a model gets its weights, whatever file they are in.
+
+Names and layouts are those of the `transformers` checkpoints (`model.layers.0.self_attn.q_proj.weight`, [out, in]): a
+reader of another format translates. Weights are taken one at a time, so that a model never exists twice in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Checkpoint(Protocol):
+    """Named float32 tensors."""
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint holds a tensor of that name."""
+        ...
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A new float32 tensor; CorruptArtifact when it is missing or has another shape."""
+        ...
