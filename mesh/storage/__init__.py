@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from mesh import plugins
 from mesh.errors import InvalidInput
 from mesh.storage.cache import Cache
 from mesh.storage.progress import FetchProgress, Report, Stage
@@ -56,7 +56,7 @@ async def fetch(
     cached is checked against the digest it had when it was fetched. `progress` is called on the event loop.
     `timeout_s` bounds the download, the wait for another process's download included.
 
-    Raises what `Store.fetch` raises, and InvalidInput for an unknown scheme or a malformed digest.
+    Raises what `Store.fetch` raises, NotFound for an unknown scheme, and InvalidInput for a malformed digest.
     """
     digest = _checked_digest(sha256)
 
@@ -72,14 +72,7 @@ def store_for(uri: str) -> Store:
     """The store that reads `uri`; a URI without a scheme is a path on this machine."""
     match = _SCHEME.match(uri)
     scheme = match[1].lower() if match else "file"
-    if scheme not in STORES:
-        known = ", ".join(sorted(STORES))
-        raise InvalidInput(
-            f"artifact URI {uri!r} has the unknown scheme {scheme!r}; known are {known} and plain paths",
-            field="uri",
-        )
-    module, _, name = STORES[scheme].partition(":")
-    store: Store = getattr(import_module(module), name)()
+    store: Store = plugins.load(STORES, scheme, what="artifact URI scheme")()
     return store
 
 

@@ -51,9 +51,7 @@ class Cache:
         self._root = root.absolute()
         self._timeout_s = timeout_s
 
-    async def get_or_fill(
-        self, uri: str, filename: str, *, sha256: str | None, fill: Fill, report: Report
-    ) -> Path:
+    async def get_or_fill(self, uri: str, filename: str, *, sha256: str | None, fill: Fill, report: Report) -> Path:
         """Give the blob of `uri`, verified byte by byte; `fill` it first when it is missing or damaged.
 
         `filename` is one path component. Of all callers in all processes that ask at once, one runs `fill`.

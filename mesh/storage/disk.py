@@ -97,9 +97,7 @@ def require_space(uri: str, folder: Path, needed_bytes: int) -> None:
 
 def disk_full(uri: str, folder: Path, needed_bytes: int | None) -> DiskFull:
     """`needed_bytes` is None where the size is not known yet."""
-    needed = (
-        f"needs {needed_bytes:,} bytes" if needed_bytes is not None else "needs an unknown number of bytes"
-    )
+    needed = f"needs {needed_bytes:,} bytes" if needed_bytes is not None else "needs an unknown number of bytes"
     free = f"{shutil.disk_usage(folder).free:,}" if folder.exists() else "an unknown number"
     return DiskFull(
         f"no space left for {uri}: it {needed} in {folder}, where {free} are free; "

@@ -36,9 +36,7 @@ async def file_lock(path: Path, *, deadline: float, purpose: str) -> AsyncIterat
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             holder = os.pread(descriptor, _HOLDER_BYTES, 0).decode(errors="replace") or "an unknown process"
-            raise DeadlineExceeded(
-                f"no time left to wait for {purpose}: {path} is locked by {holder}"
-            ) from None
+            raise DeadlineExceeded(f"no time left to wait for {purpose}: {path} is locked by {holder}") from None
         try:
             _sign(descriptor)
             yield

