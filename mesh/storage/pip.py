@@ -21,8 +21,9 @@ from mesh.storage.progress import Report
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _UNREACHABLE = re.compile(r"Could not fetch URL (\S+): (?!404 Client Error)(.+?)(?: - skipping)?$")
 _NO_VERSION = re.compile(r"Could not find a version that satisfies .*\(from versions: (.*)\)")
-# pip's own errors, its diagnostic errors, and the last line of a traceback.
-_REASON = re.compile(r"(?:ERROR: (?!Exception:$)|[×x] |[\w.]+Error: )(.+)")
+# pip's errors in their two forms; and the last line of a traceback, where it has no better word.
+_REASON = re.compile(r"(?:ERROR: (?!Exception:$)|[×x] )(.+)")
+_EXCEPTION = re.compile(r"[\w.]+Error: .+")
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 _MAX_LINE_BYTES = 4 << 20
 
@@ -99,7 +100,8 @@ class _Transcript:
         self._has_wrong_hash = False
         self._known_versions: str | None = None
         self._unreachable: str | None = None
-        self._reason = "no reason"
+        self._reason = ""
+        self._exception = ""
 
     def read(self, line: str, report: Report) -> None:
         if match := _PROGRESS.fullmatch(line):
@@ -111,7 +113,9 @@ class _Transcript:
         elif match := _NO_VERSION.search(line):
             self._known_versions = match[1]
         elif match := _REASON.match(line):
-            self._reason = match[1]
+            self._reason = self._reason or match[1]
+        elif _EXCEPTION.match(line):
+            self._exception = line
         self._is_disk_full |= any(text in line for text in _FULL)
         self._has_no_pip |= line.endswith("No module named pip")
         self._has_wrong_hash |= "DO NOT MATCH THE HASHES" in line
@@ -132,7 +136,7 @@ class _Transcript:
             return Unavailable(f"{uri} cannot be fetched now: pip could not reach {self._unreachable}")
         if self._known_versions is not None:
             return NotFound(f"{uri}: {self._not_found(requirement)}", field="uri")
-        return Unavailable(f"{uri} cannot be fetched: pip gives {self._reason!r}")
+        return Unavailable(f"{uri} cannot be fetched: pip says {self._reason or self._exception!r}")
 
     def _not_found(self, requirement: str) -> str:
         name, _, version = requirement.partition("==")
