@@ -1,0 +1,98 @@
+"""Spans, metrics and codes of the server chain, for all four kinds of RPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mesh.errors import NotFound
+from mesh.interceptors import server_chain
+from mesh.metrics import RpcMetrics
+
+
+async def unary(request: bytes, _context: Any) -> bytes:
+    return answer(request)
+
+
+async def streaming(request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    yield answer(request)
+
+
+async def collecting(requests: AsyncIterator[bytes], _context: Any) -> bytes:
+    return b"".join([answer(request) async for request in requests])
+
+
+async def talking(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield answer(request)
+
+
+def answer(request: bytes) -> bytes:
+    if request == b"absent":
+        raise NotFound("no such thing")
+    return request
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel]:
+    server = grpc.aio.server(interceptors=server_chain(RpcMetrics(registry)))
+    handlers = {
+        "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary),
+        "UnaryStream": grpc.unary_stream_rpc_method_handler(streaming),
+        "StreamUnary": grpc.stream_unary_rpc_method_handler(collecting),
+        "StreamStream": grpc.stream_stream_rpc_method_handler(talking),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await server.stop(None)
+
+
+async def call(channel: grpc.aio.Channel, method: str, request: bytes) -> list[bytes]:
+    path = f"/t.T/{method}"
+    match method:
+        case "UnaryUnary":
+            return [await channel.unary_unary(path)(request, timeout=5)]
+        case "UnaryStream":
+            return [part async for part in channel.unary_stream(path)(request, timeout=5)]
+        case "StreamUnary":
+            return [await channel.stream_unary(path)(iter([request]), timeout=5)]
+    return [part async for part in channel.stream_stream(path)(iter([request]), timeout=5)]
+
+
+@pytest.mark.parametrize("method", ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"])
+async def test_answers_and_errors_pass_and_are_counted(
+    channel: grpc.aio.Channel, registry: CollectorRegistry, method: str
+) -> None:
+    answers = await call(channel, method, b"x")
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call(channel, method, b"absent")
+
+    assert answers == [b"x"]
+    assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.NOT_FOUND, "no such thing")
+    labels = {"method": f"/t.T/{method}"}
+    counted = {
+        code: registry.get_sample_value("meshserve_rpc_handled_total", {**labels, "code": code})
+        for code in ("OK", "NOT_FOUND")
+    }
+    assert counted == {"OK": 1.0, "NOT_FOUND": 1.0}
+    assert registry.get_sample_value("meshserve_rpc_in_flight") == 0.0
+
+
+async def test_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await channel.unary_unary("/t.T/Nothing")(b"", timeout=5)
+
+    assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED

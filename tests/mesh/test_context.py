@@ -1,0 +1,44 @@
+"""Request context: ids that are safe to log, and what is left of a deadline."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh import context
+from mesh.context import RequestContext
+
+
+def test_binding_ends_with_the_block() -> None:
+    with context.bind(RequestContext("a")):
+        with context.bind(RequestContext("b")):
+            inner = context.current()
+        outer = context.current()
+
+    assert (inner, outer, context.current()) == (RequestContext("b"), RequestContext("a"), None)
+
+
+@pytest.mark.parametrize(("now", "left"), [(10.0, 5.0), (14.5, 0.5), (20.0, 0.0)])
+def test_remaining_time_shrinks_to_zero(now: float, left: float) -> None:
+    with context.bind(RequestContext("a", deadline=15.0)):
+        assert context.remaining_s(now=lambda: now) == left
+
+
+def test_remaining_time_without_a_deadline_is_the_default() -> None:
+    assert context.remaining_s() is None
+    with context.bind(RequestContext("a")):
+        assert context.remaining_s(3.0) == 3.0
+
+
+@given(st.text(max_size=200))
+def test_only_safe_ids_are_taken_from_clients(text: str) -> None:
+    request_id = context.request_id_from(text)
+
+    assert request_id.isascii()
+    assert 1 <= len(request_id) <= 128
+    assert not set(request_id) & set('"\\ \n\r\t{}')
+
+
+def test_safe_id_of_the_client_is_kept() -> None:
+    assert context.request_id_from("abc-DEF_1.2:3") == "abc-DEF_1.2:3"
