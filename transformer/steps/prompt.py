@@ -1,0 +1,72 @@
+"""What steps that make prompts work with: messages, the model's template, and the port that runs templates.
+
+Plain values: no wire types, so that a step can be read and tested without a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a prompt; `explainable` is True for what somebody said, False for what the template added."""
+
+    text: str
+    explainable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromptModel:
+    """What must be known of a model to write prompts for it. Texts are empty where the model has none."""
+
+    name: str
+    digest: str
+    chat_template: str
+    bos_token: str
+    eos_token: str
+
+
+class TemplateRunner(Protocol):
+    """Runs untrusted Jinja templates within bounds of time, memory and output size."""
+
+    async def run(self, what: str, template: str, variables: Sequence[Mapping[str, object]]) -> list[str]:
+        """The template's output for each set of variables; `what` names the template in errors.
+
+        Raises TemplateRefusal (the template rejects what it was given), TemplateFault (it is broken, or exceeds its
+        bounds), Overloaded.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepServices:
+    """What a step may be built with. A step that needs more (a registry of prompts, say) adds a field here.
+
+    wall_time_s: seconds since the epoch, for templates that print the date.
+    """
+
+    templates: TemplateRunner
+    wall_time_s: Callable[[], float]
+
+
+class PromptStep(Protocol):
+    """A step that writes the prompt for a conversation. Built with StepServices."""
+
+    async def render(self, model: PromptModel, messages: Sequence[Message]) -> str:
+        """The prompt. Raises InvalidInput that names `messages[i].<field>`."""
+        ...
+
+    async def render_segments(self, model: PromptModel, messages: Sequence[Message]) -> list[Segment]:
+        """The prompt in parts: joined, they are what `render` gives. Raises as `render`."""
+        ...
