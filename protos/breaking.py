@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def base_commit() -> str | None:
     """The newest release tag, else the parent of HEAD; None in a repository of one commit."""
-    return _git("describe", "--tags", "--abbrev=0", "--match", "v*") or _git("rev-parse", "--verify", "--quiet", "HEAD~1")
+    release = _git("describe", "--tags", "--abbrev=0", "--match", "v*")
+    return release or _git("rev-parse", "--verify", "--quiet", "HEAD~1")
 
 
 def _git(*arguments: str) -> str | None:
