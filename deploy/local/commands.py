@@ -1,0 +1,106 @@
+"""The five services of a local mesh as command lines: addresses, files and flags, in the order of their start.
+
+The only module that knows which flags a service takes. Services meet by the registry, so the others need nobody's
+address but its.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.ports import Ports
+from deploy.local.process import Command
+from deploy.local.state_dir import StateDir
+
+# Seconds between NOT_SERVING and refusing: nothing stands before a local service that would have to notice.
+_DRAIN_S = 0.2
+GRACE_S = 5.0
+
+# Numeric libraries start a thread per core in every process. Only the predictor computes, and it sets its own number.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """How to start one service and where it then is. It starts when those in `after` serve.
+
+    `health_names` are the names beside "" that its health service must say SERVING for: its models.
+    """
+
+    name: str
+    command: Command
+    grpc_address: str
+    metrics_address: str
+    ready_file: Path
+    log_path: Path
+    http_address: str | None = None
+    after: tuple[str, ...] = ()
+    health_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    host: str
+    ports: Ports
+    state: StateDir
+    log_level: str
+
+    def service(
+        self,
+        name: str,
+        flags: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        health_names: tuple[str, ...] = (),
+        http_address: str | None = None,
+    ) -> ServiceSpec:
+        grpc_port, metrics_port = getattr(self.ports, name), getattr(self.ports, f"{name}_metrics")
+        is_registry = name == "registry"
+        common = (
+            *("--host", self.host, "--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)),
+            *("--drain-s", str(_DRAIN_S), "--grace-s", str(GRACE_S), "--log-level", self.log_level),
+            *("--state-dir", str(self.state.path), "--trace-file", str(self.state.trace_file)),
+            *("--ready-file", str(self.state.ready_file(name))),
+            *(() if is_registry else ("--registry", f"{self.host}:{self.ports.registry}")),
+        )
+        return ServiceSpec(
+            name=name,
+            command=Command(
+                (sys.executable, "-m", name, *common, *flags),
+                {"PYTHONUNBUFFERED": "1", **(environment or {})},
+            ),
+            grpc_address=f"{self.host}:{grpc_port}",
+            metrics_address=f"{self.host}:{metrics_port}",
+            ready_file=self.state.ready_file(name),
+            log_path=self.state.log_file(name),
+            http_address=http_address,
+            after=() if is_registry else ("registry",),
+            health_names=health_names,
+        )
+
+
+def service_specs(
+    state: StateDir,
+    ports: Ports,
+    *,
+    deployments_file: Path,
+    models: tuple[str, ...],
+    host: str = "127.0.0.1",
+    log_level: str = "info",
+) -> tuple[ServiceSpec, ...]:
+    """Registry, predictor, transformer, explainer, gateway. They end in the opposite order."""
+    build = _Builder(host, ports, state, log_level)
+    deployments = ("--deployments", str(deployments_file))
+    return (
+        build.service("registry", deployments, _ONE_THREAD),
+        build.service("predictor", deployments, health_names=models),
+        build.service("transformer", environment=_ONE_THREAD),
+        build.service("explainer", environment=_ONE_THREAD),
+        build.service(
+            "gateway",
+            ("--http-port", str(ports.gateway_http)),
+            _ONE_THREAD,
+            http_address=f"{host}:{ports.gateway_http}",
+        ),
+    )
