@@ -1,0 +1,130 @@
+"""Chooses next tokens from logits: greedy, or drawn at a temperature from what top-k, top-p and min-p leave.
+
+The noise of a draw is a hash of (seed, position, token id), with no generator and no state: a sequence that is
+preempted, batched with others or continued on another replica draws the same tokens. The draw is an exponential race
+("Gumbel-max", Maddison et al., 2014), in which the noise of one token does not move when another one is dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from predictor.llm.step import SamplingParams, TokenLogprobs
+
+# Letters: R rows (one per sequence), V vocabulary.
+
+# Top-p ranks so many of the likeliest tokens first, and more only when they do not suffice.
+_FIRST_CANDIDATES = 256
+
+
+def sample(logits: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
+    """One token id per row of logits (float32 [R, V]); `positions` are those that the new tokens will have.
+
+    Order of truncation, as in `transformers`: temperature, top-k, top-p, min-p. Tokens as likely as the last one kept
+    are kept as well, so that the outcome does not hang on how ties are sorted.
+    """
+    token_ids: list[int] = logits.argmax(dim=-1).tolist()
+    for row, (row_params, position) in enumerate(zip(params, positions, strict=True)):
+        if row_params.temperature > 0:
+            # Row by row: one row's temporaries stay in the cache, and a row cannot feel its neighbours.
+            token_ids[row] = _draw(logits[row], row_params, position)
+    return token_ids
+
+
+def logprobs(logits: Tensor, token_ids: Sequence[int], params: Sequence[SamplingParams]) -> list[TokenLogprobs | None]:
+    """Log-probabilities of the chosen tokens and of the likeliest, from the raw logits (float32 [R, V])."""
+    wanted = [row for row, p in enumerate(params) if p.num_logprobs >= 0]
+    results: list[TokenLogprobs | None] = [None] * len(params)
+    if not wanted:
+        return results
+    distribution = logits[wanted].log_softmax(dim=-1)
+    num_top = max(params[row].num_logprobs for row in wanted)
+    top = distribution.topk(min(num_top, logits.shape[1]), dim=-1)
+    for i, row in enumerate(wanted):
+        alternatives = zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
+        results[row] = TokenLogprobs(
+            logprob=float(distribution[i, token_ids[row]]),
+            top=tuple(alternatives)[: params[row].num_logprobs],
+        )
+    return results
+
+
+def score(logits: Tensor, token_ids: Sequence[int]) -> list[float]:
+    """Log-probability of one given token per row of logits (float32 [R, V])."""
+    targets = torch.tensor(token_ids, device=logits.device).unsqueeze(1)
+    scores: list[float] = (logits.gather(1, targets).squeeze(1) - logits.logsumexp(dim=-1)).tolist()
+    return scores
+
+
+def _draw(logits: Tensor, params: SamplingParams, position: int) -> int:
+    # The likeliest token moves to 0 first: then no temperature, however small, can overflow.
+    scaled = (logits - logits.max()).double().div_(params.temperature)
+    stream = _stream(params.seed, position)
+    threshold = _threshold(scaled, params)
+    if threshold == -math.inf:
+        everything = torch.arange(len(scaled), device=scaled.device)
+        return int(scaled.add_(_gumbel_noise(stream, everything)).argmax())
+    token_ids = (scaled >= threshold).nonzero().squeeze(1)
+    winner = (scaled[token_ids] + _gumbel_noise(stream, token_ids)).argmax()
+    return int(token_ids[winner])
+
+
+def _threshold(scaled: Tensor, params: SamplingParams) -> float:
+    """The scaled logit of the least likely token that a row [V] keeps: every truncation is such a threshold."""
+    min_p_threshold = math.log(params.min_p) if params.min_p > 0 else -math.inf
+    return max(min_p_threshold, _rank_threshold(scaled, params))
+
+
+def _rank_threshold(scaled: Tensor, params: SamplingParams) -> float:
+    """The threshold that top-k, then top-p set."""
+    vocab_size = scaled.shape[0]
+    top_k = min(params.top_k or vocab_size, vocab_size)
+    if params.top_p >= 1:
+        return -math.inf if top_k == vocab_size else float(scaled.topk(top_k).values[-1])
+    num_ranked = min(_FIRST_CANDIDATES, vocab_size) if top_k == vocab_size else top_k
+    ranked = scaled.topk(num_ranked).values
+    total = scaled.exp().sum() if top_k == vocab_size else ranked.exp().sum()
+    wanted = params.top_p * total
+    while ranked.exp().sum() < wanted and num_ranked < top_k:
+        num_ranked = min(16 * num_ranked, vocab_size)
+        ranked = scaled.topk(num_ranked).values
+    num_kept = int((ranked.exp().cumsum(0) < wanted).sum()) + 1
+    return float(ranked[min(num_kept, num_ranked) - 1])
+
+
+_WORD = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def _stream(seed: int, position: int) -> int:
+    """Where the noise of (seed, position) starts, as a signed 64-bit integer."""
+    word = _mix((seed + _GOLDEN) & _WORD)
+    return _signed(_mix((word + (position + 1) * _GOLDEN) & _WORD))
+
+
+def _mix(word: int) -> int:
+    """SplitMix64's finalizer (Steele et al., 2014): every input bit moves every output bit."""
+    word = (word ^ word >> 30) * _MIX_1 & _WORD
+    word = (word ^ word >> 27) * _MIX_2 & _WORD
+    return word ^ word >> 31
+
+
+def _gumbel_noise(stream: int, token_ids: Tensor) -> Tensor:
+    """Gumbel noise, float64, for each token id (int64) of a stream: `_mix` of the two, with int64 tensors."""
+    word = (token_ids * _signed(_GOLDEN)).add_(stream)
+    # torch has no unsigned 64-bit arithmetic: products wrap alike, and shifts are masked so that they bring in zeros.
+    word.bitwise_xor_((word >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(_MIX_1))
+    word.bitwise_xor_((word >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(_MIX_2))
+    word.bitwise_xor_((word >> 31).bitwise_and_((1 << 33) - 1))
+    # 52 bits and a half: never 0, never 1.
+    uniform = (word >> 12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52)
+    return uniform.log_().neg_().log_().neg_()
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word

@@ -1,0 +1,157 @@
+"""The reference backend: executes step plans with PyTorch, on the CPU or a CUDA device.
+
+Turns a plan into one flat batch, runs the model once, and reads the logits of the rows that need them. Knows no
+scheduler and no text. A sequence's results do not depend on the rest of its step: see `layers.attention` and `sampler`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from predictor.llm import sampler
+from predictor.llm.layers.attention import AttentionMetadata, KVCache, Span, plan_attention, span_order
+from predictor.llm.loader import LoadedModel
+from predictor.llm.step import Chunk, ChunkResult, SamplingParams, StepPlan, TokenLogprobs
+
+# Logits are computed for so many rows at once: memory stays bounded however long a scored prompt is, and oneDNN gives a
+# row the same bits in any batch up to this size.
+LOGIT_ROWS = 32
+
+_WARM_UP_BLOCK_SIZE = 16
+
+
+class TorchBackend:
+    """Implements `Backend`. Not thread-safe: one engine loop calls it."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._model = loaded.model
+        self._config = loaded.config
+        self._dtype = loaded.dtype
+        self._device = loaded.device
+        self._kv_cache: KVCache | None = None
+
+    def block_bytes(self, block_size: int) -> int:
+        config = self._config
+        token_bytes = config.num_layers * 2 * config.num_kv_heads * config.head_dim * self._dtype.itemsize
+        return token_bytes * block_size
+
+    def allocate(self, num_blocks: int, block_size: int) -> None:
+        try:
+            self._kv_cache = self._make_cache(num_blocks, block_size)
+        except RuntimeError as error:  # torch's answer when an allocation fails, on either device
+            size_bytes = num_blocks * self.block_bytes(block_size)
+            raise MemoryError(f"{num_blocks} KV blocks take {size_bytes} bytes, which cannot be had") from error
+
+    def warm_up(self) -> None:
+        """Runs a prompt, then decodes of one and of several sequences, in a small cache of their own."""
+        cache = self._make_cache(4, _WARM_UP_BLOCK_SIZE)
+        sampling = SamplingParams(temperature=1.0, top_p=0.9, num_logprobs=1)
+        prompt = Chunk(0, (0,) * 32, 0, (0, 1, 2), sample=sampling, score_targets=(0,) * 32)
+        decodes = tuple(Chunk(i, (0,), 32, (0, 1, 2), sample=sampling) for i in range(4))
+        for chunks in ((prompt,), decodes[:1], decodes, (*decodes, prompt)):
+            self._execute(StepPlan(0, chunks), cache)
+
+    def execute(self, plan: StepPlan) -> list[ChunkResult]:
+        if self._kv_cache is None:
+            raise RuntimeError("execute() before allocate(), or after close()")
+        return self._execute(plan, self._kv_cache)
+
+    def close(self) -> None:
+        self._kv_cache = None
+
+    def _make_cache(self, num_blocks: int, block_size: int) -> KVCache:
+        config = self._config
+        return KVCache(
+            config.num_layers,
+            num_blocks,
+            block_size,
+            config.num_kv_heads,
+            config.head_dim,
+            self._dtype,
+            self._device,
+        )
+
+    @torch.inference_mode()
+    def _execute(self, plan: StepPlan, cache: KVCache) -> list[ChunkResult]:
+        if not plan.chunks:
+            return []
+        batch = _flatten(plan.chunks, cache.block_size, self._dtype, self._device)
+        hidden = self._model.forward(batch.token_ids, batch.positions, cache, batch.metadata)
+        sampled = self._sample(plan.chunks, batch, hidden)
+        scores = self._score(plan.chunks, batch, hidden)
+        results = []
+        for i, chunk in enumerate(plan.chunks):
+            token_id, logprobs = sampled.get(i, (None, None))
+            results.append(ChunkResult(chunk.sequence_id, token_id, logprobs, tuple(scores.get(i, ()))))
+        return results
+
+    def _sample(
+        self, chunks: Sequence[Chunk], batch: FlatBatch, hidden: Tensor
+    ) -> dict[int, tuple[int, TokenLogprobs | None]]:
+        """The next token of each chunk that asks for one, by the chunk's place in the plan."""
+        wanted = [
+            (i, batch.first_rows[i] + len(chunk.token_ids) - 1, chunk.sample, chunk.context_len)
+            for i, chunk in enumerate(chunks)
+            if chunk.sample is not None
+        ]
+        results: dict[int, tuple[int, TokenLogprobs | None]] = {}
+        for start in range(0, len(wanted), LOGIT_ROWS):
+            places, rows, params, positions = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
+            logits = self._logits(hidden, rows)
+            token_ids = sampler.sample(logits, params, positions)
+            logprobs = sampler.logprobs(logits, token_ids, params)
+            results.update(zip(places, zip(token_ids, logprobs, strict=True), strict=True))
+        return results
+
+    def _score(self, chunks: Sequence[Chunk], batch: FlatBatch, hidden: Tensor) -> dict[int, list[float]]:
+        """Log-probabilities of the wanted targets of each chunk that has any, by the chunk's place in the plan."""
+        wanted = [
+            (i, batch.first_rows[i] + offset, target)
+            for i, chunk in enumerate(chunks)
+            for offset, target in enumerate(chunk.score_targets)
+            if target != -1
+        ]
+        results: dict[int, list[float]] = {}
+        for start in range(0, len(wanted), LOGIT_ROWS):
+            places, rows, targets = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
+            for place, value in zip(places, sampler.score(self._logits(hidden, rows), targets), strict=True):
+                results.setdefault(place, []).append(value)
+        return results
+
+    def _logits(self, hidden: Tensor, rows: Sequence[int]) -> Tensor:
+        return self._model.logits(hidden[torch.tensor(rows, device=self._device)])
+
+
+@dataclass(frozen=True, slots=True)
+class FlatBatch:
+    """A step as tensors. Chunks stand in an order that suits attention; first_rows says where each one starts.
+
+    token_ids, positions: int64 [num_tokens]. first_rows: by the chunk's place in the plan.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    metadata: AttentionMetadata
+    first_rows: dict[int, int]
+
+
+def _flatten(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> FlatBatch:
+    spans = [Span(chunk.start_position, len(chunk.token_ids), chunk.block_table) for chunk in chunks]
+    order = sorted(range(len(chunks)), key=lambda i: span_order(spans[i], block_size))
+    token_ids: list[int] = []
+    positions: list[int] = []
+    first_rows: dict[int, int] = {}
+    for i in order:
+        first_rows[i] = len(token_ids)
+        token_ids.extend(chunks[i].token_ids)
+        positions.extend(range(chunks[i].start_position, chunks[i].context_len))
+    return FlatBatch(
+        token_ids=torch.tensor(token_ids, device=device),
+        positions=torch.tensor(positions, device=device),
+        metadata=plan_attention([spans[i] for i in order], block_size, dtype, device),
+        first_rows=first_rows,
+    )
