@@ -164,8 +164,12 @@ class _Call:
             raise error
         self._code, message = _status_of(error, self._method)
         self._span.set_status(Status(StatusCode.ERROR, message))
+        # The id also tells a caller that this process answered, and not a broken way to it (mesh/pool.py).
+        request = context.current()
+        trailers: tuple[tuple[str, str], ...] = ((context.REQUEST_ID_HEADER, request.request_id),) if request else ()
         retry_after_s = getattr(error, "retry_after_s", None)
-        trailers = () if retry_after_s is None else (("retry-after-s", f"{retry_after_s:g}"),)
+        if retry_after_s is not None:
+            trailers = (*trailers, ("retry-after-s", f"{retry_after_s:g}"))
         return self._code, message, trailers
 
 

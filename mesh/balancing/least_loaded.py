@@ -1,0 +1,27 @@
+"""The power of two choices: of two candidates drawn at random, the one with less in flight (Mitzenmacher, 2001).
+
+Nearly as even as asking all of them, and several clients that do not see each other do not herd onto the same one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from mesh.balancing import Candidate
+
+
+class LeastLoaded:
+    """Load is what this process has in flight, counted at dispatch."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def pick(self, candidates: Sequence[Candidate]) -> int:
+        count = len(candidates)
+        if count == 1:
+            return 0
+        first = int(self._rng.random() * count)
+        second = int(self._rng.random() * (count - 1))
+        second += second >= first  # the draw is without replacement
+        return first if candidates[first].in_flight <= candidates[second].in_flight else second

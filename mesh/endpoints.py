@@ -1,0 +1,112 @@
+"""One channel per replica that the view names, kept in step with the view, and found by what the replica serves.
+
+It does not choose and does not call: that is the pool's. A replica that comes back is a new endpoint with a channel of
+its own, so nothing of the old one's failures sticks to it; the channel of one that left lives until its last call ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import grpc.aio
+
+from mesh.balancing.ejection import Outlier
+from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica, ServiceKind
+from mesh.view import MeshView
+
+Kind: TypeAlias = "ServiceKind.ValueType"
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One replica as this process sees it. in_flight: calls dispatched to it that have not ended."""
+
+    replica: Replica
+    channel: grpc.aio.Channel
+    in_flight: int = 0
+    outlier: Outlier = field(default_factory=Outlier)
+    has_left: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.replica.id
+
+
+class EndpointSet:
+    """The endpoints of the newest view. Owns their channels."""
+
+    def __init__(self, view: Callable[[], MeshView], open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+        self._view = view
+        self._open_channel = open_channel
+        self._seen: MeshView | None = None
+        self._present: dict[tuple[str, str], Endpoint] = {}  # by replica id and address
+        self._leaving: set[Endpoint] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._serving: dict[tuple[Kind, str], Sequence[Endpoint]] = {}
+
+    def serving(self, kind: Kind, deployment_name: str) -> Sequence[Endpoint]:
+        """The endpoints that can take a request of the deployment; O(1) while the view stays the same."""
+        self._follow_view()
+        found = self._serving.get((kind, deployment_name))
+        if found is None:
+            found = [end for end in self._present.values() if _serves(end.replica, kind, deployment_name)]
+            if found:  # a name that nobody serves may be a stranger's: never kept
+                self._serving[kind, deployment_name] = found
+        return found
+
+    def of_kind(self, kind: Kind) -> list[Replica]:
+        """All replicas of one service, ready or not."""
+        self._follow_view()
+        return [endpoint.replica for endpoint in self._present.values() if endpoint.replica.kind == kind]
+
+    @contextmanager
+    def dispatched(self, endpoint: Endpoint) -> Iterator[None]:
+        """Count a call as in flight while the block runs."""
+        endpoint.in_flight += 1
+        try:
+            yield
+        finally:
+            endpoint.in_flight -= 1
+            if endpoint.has_left and endpoint.in_flight == 0:
+                self._leaving.discard(endpoint)
+                self._close_soon(endpoint)
+
+    async def close(self) -> None:
+        """Close all channels; calls still running end as cancelled."""
+        endpoints = {*self._present.values(), *self._leaving}
+        self._present, self._leaving, self._serving = {}, set(), {}
+        await asyncio.gather(*(endpoint.channel.close() for endpoint in endpoints), *self._closing)
+
+    def _follow_view(self) -> None:
+        view = self._view()
+        if view is self._seen:
+            return
+        self._seen = view
+        self._serving = {}
+        before, self._present = self._present, {}
+        for replica in view.replicas.values():
+            key = (replica.id, replica.address)
+            endpoint = before.pop(key, None) or Endpoint(replica, self._open_channel(replica.address))
+            endpoint.replica = replica
+            self._present[key] = endpoint
+        for endpoint in before.values():
+            endpoint.has_left = True
+            if endpoint.in_flight:
+                self._leaving.add(endpoint)
+            else:
+                self._close_soon(endpoint)
+
+    def _close_soon(self, endpoint: Endpoint) -> None:
+        task = asyncio.get_running_loop().create_task(endpoint.channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _serves(replica: Replica, kind: Kind, deployment_name: str) -> bool:
+    if replica.kind != kind:
+        return False
+    return kind != SERVICE_KIND_PREDICTOR or any(m.name == deployment_name and m.ready for m in replica.models)
