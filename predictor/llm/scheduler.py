@@ -1,0 +1,224 @@
+"""Decides what each step computes: which sequences, which tokens, which blocks.
+
+There are no phases. A sequence has tokens that are known and tokens that are computed, and a step moves some of them
+from the one to the other within a token budget, as in vLLM's V1 scheduler and Sarathi's chunked prefill (Agrawal et
+al., 2024). The outcome is plain data. Nothing here knows text, sampling, or torch.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence as Seq
+
+from mesh.errors import Overloaded
+from predictor.llm.block_pool import BlockPool, extend_block_hashes
+from predictor.llm.sequence import Sequence, SequenceStatus
+from predictor.llm.settings import EngineSettings
+from predictor.llm.step import Chunk, ChunkResult, StepPlan
+
+
+class Scheduler:
+    """Holds every unfinished sequence, in one of two lists that are sorted by rank.
+
+    What stays true between calls:
+      - a running sequence holds exactly the blocks for its known tokens, a waiting one holds none;
+      - at most one running sequence, the one admitted last, still has prompt to compute;
+      - whoever is admitted gets at least one result before it can be preempted, so preemption cannot thrash.
+
+    `add` must be given only sequences that fit the pool when they run alone (see `EngineLimits`); then the first in
+    rank can always be run to its end, and every sequence ends.
+    """
+
+    def __init__(self, pool: BlockPool, settings: EngineSettings) -> None:
+        self.pool = pool
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self.num_prefix_queries = 0  # tokens looked up
+        self.num_prefix_hits = 0  # tokens found
+        self._settings = settings
+        self._sequences: dict[int, Sequence] = {}
+        self._next_step_id = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        return sum(sequence.num_uncomputed_tokens for sequence in self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Let `sequence` wait for its first step. Raises Overloaded when too many requests or tokens wait already."""
+        if len(self._sequences) >= self._settings.max_num_requests:
+            raise Overloaded(
+                f"{len(self._sequences)} requests are in the engine; "
+                f"at most {self._settings.max_num_seqs} run and {self._settings.max_num_waiting} wait"
+            )
+        num_tokens, token_limit = self.num_waiting_tokens, self._settings.max_num_waiting_tokens
+        if self.waiting and num_tokens + sequence.num_uncomputed_tokens > token_limit:
+            raise Overloaded(
+                f"{num_tokens} tokens are waiting and this request adds {sequence.num_uncomputed_tokens}; "
+                f"at most {token_limit} may wait"
+            )
+        self._sequences[sequence.sequence_id] = sequence
+        insort(self.waiting, sequence, key=_rank)
+
+    def release(self, sequence: Sequence) -> None:
+        """Forget `sequence` and free its blocks. The only way out, for whatever reason; a second call does nothing."""
+        if self._sequences.pop(sequence.sequence_id, None) is not None:
+            self._leave(sequence)
+            sequence.status = SequenceStatus.FINISHED
+
+    def schedule(self, now: float = 0.0) -> StepPlan:
+        """Plan one step: a token for every running sequence, then prompts, until the budget is spent.
+
+        Blocks for the planned tokens are held from here on. Each plan must be given to `update` before the next.
+        `now` is noted as the time at which a sequence leaves the queue.
+        """
+        budget = self._settings.max_num_batched_tokens
+        num_preemptions = self.num_preemptions
+        chunks: list[Chunk] = []
+        for sequence in sorted(self.running, key=_decodes_first):
+            # One of these may be preempted, for another that ranks before it, before its turn comes.
+            if sequence.status is SequenceStatus.RUNNING and self._hold_blocks(sequence):
+                chunks.append(self._chunk(sequence, budget))
+                budget -= len(chunks[-1].token_ids)
+        while budget and num_preemptions == self.num_preemptions and (admitted := self._admit_next(now)):
+            chunks.append(self._chunk(admitted, budget))
+            budget -= len(chunks[-1].token_ids)
+        self._next_step_id += 1
+        return StepPlan(self._next_step_id - 1, tuple(chunks))
+
+    def update(self, plan: StepPlan, results: Seq[ChunkResult]) -> list[tuple[Sequence, ChunkResult]]:
+        """Take over what a step computed, and return the sequences that got a result.
+
+        A sequence that was released while the step ran is passed over.
+        """
+        advanced: list[tuple[Sequence, ChunkResult]] = []
+        for chunk, result in zip(plan.chunks, results, strict=True):
+            sequence = self._sequences.get(chunk.sequence_id)
+            if sequence is None:
+                continue
+            sequence.num_computed_tokens = chunk.context_len
+            self._register_blocks(sequence, chunk.start_position)
+            sequence.scores.extend(result.score)
+            if result.token_id is not None:
+                sequence.token_ids.append(result.token_id)
+            if result.token_id is not None or result.score:
+                advanced.append((sequence, result))
+        return advanced
+
+    def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
+        start = sequence.num_computed_tokens
+        end = min(len(sequence.token_ids), start + budget)
+        return Chunk(
+            sequence_id=sequence.sequence_id,
+            token_ids=tuple(sequence.token_ids[start:end]),
+            start_position=start,
+            block_table=tuple(sequence.block_table[: self.pool.num_blocks_for(end)]),
+            sample=sequence.sampling if end == len(sequence.token_ids) else None,
+            score_targets=sequence.score_targets(start, end),
+        )
+
+    def _hold_blocks(self, sequence: Sequence) -> bool:
+        """Hold the block that the newest token needs, preempting the last in rank while none is free.
+
+        Returns False when that was `sequence` itself. Sequences are asked in order of rank, so a victim never stands
+        in the plan already.
+        """
+        num_missing = self.pool.num_blocks_for(len(sequence.token_ids)) - len(sequence.block_table)
+        while (new_blocks := self.pool.allocate(num_missing)) is None:
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.block_table += new_blocks
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Give up the blocks of `sequence`; it waits at its old rank and is computed anew, as far as no cache helps."""
+        self._leave(sequence)
+        sequence.status = SequenceStatus.WAITING
+        sequence.num_preemptions += 1
+        self.num_preemptions += 1
+        insort(self.waiting, sequence, key=_rank)
+
+    def _leave(self, sequence: Sequence) -> None:
+        (self.running if sequence.status is SequenceStatus.RUNNING else self.waiting).remove(sequence)
+        self.pool.release(sequence.block_table)
+        sequence.block_table = []
+        sequence.num_computed_tokens = 0
+
+    def _admit_next(self, now: float) -> Sequence | None:
+        """Move the first waiting sequence to the running ones, with blocks for all its known tokens.
+
+        Returns None and changes nothing when there is none or it does not fit yet. Nobody overtakes it: what waits
+        behind a large request would otherwise starve it.
+        """
+        if not self.waiting or len(self.running) >= self._settings.max_num_seqs:
+            return None
+        sequence = self.waiting[0]
+        reused = self._find_prefix(sequence)
+        num_new = self.pool.num_blocks_for(len(sequence.token_ids)) - len(reused)
+        num_tokens_left = len(sequence.token_ids) - len(reused) * self.pool.block_size
+        if self.pool.num_free_without(reused) < num_new + self._num_reserved_blocks(num_tokens_left):
+            return None
+        block_table = self.pool.allocate(num_new, reused)
+        assert block_table is not None
+        del self.waiting[0]
+        sequence.block_table = block_table
+        sequence.num_computed_tokens = len(reused) * self.pool.block_size
+        sequence.status = SequenceStatus.RUNNING
+        if sequence.scheduled_at is None:
+            sequence.scheduled_at = now
+            self._count_prefix(sequence)
+        insort(self.running, sequence, key=_rank)
+        return sequence
+
+    def _num_reserved_blocks(self, num_tokens: int) -> int:
+        """Blocks to leave free when a sequence with `num_tokens` to compute joins the running ones.
+
+        Each of the others takes at most one block per block_size steps. With room for that until the newcomer has its
+        first result, nobody is preempted for its sake, nor it for theirs.
+        """
+        if not self.running:
+            return 0
+        num_steps = -(-num_tokens // (self._settings.max_num_batched_tokens - len(self.running)))
+        return len(self.running) * self.pool.num_blocks_for(num_steps)
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        if not self.pool.enable_prefix_caching:
+            return []
+        self._extend_hashes(sequence, len(sequence.token_ids))
+        num_reusable = sequence.first_needed_position // self.pool.block_size
+        return self.pool.find_prefix(sequence.block_hashes[:num_reusable])
+
+    def _count_prefix(self, sequence: Sequence) -> None:
+        """Count one lookup per request: its own blocks, found again after a preemption, are no hits."""
+        sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
+        self.num_prefix_queries += sequence.num_prompt_tokens
+        self.num_prefix_hits += sequence.num_cached_tokens
+
+    def _register_blocks(self, sequence: Sequence, num_computed_before: int) -> None:
+        """Make the blocks findable that this step filled."""
+        if not self.pool.enable_prefix_caching:
+            return
+        self._extend_hashes(sequence, sequence.num_computed_tokens)
+        first, last = (n // self.pool.block_size for n in (num_computed_before, sequence.num_computed_tokens))
+        for index in range(first, last):
+            self.pool.register(sequence.block_table[index], sequence.block_hashes[index])
+
+    def _extend_hashes(self, sequence: Sequence, num_tokens: int) -> None:
+        tokens, salt = sequence.token_ids, sequence.request.cache_salt
+        if len(sequence.block_hashes) < num_tokens // self.pool.block_size:
+            extend_block_hashes(sequence.block_hashes, tokens[:num_tokens], self.pool.block_size, salt)
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank
+
+
+def _decodes_first(sequence: Sequence) -> tuple[bool, tuple[int, int]]:
+    """Sort key: sequences that need one token come before one that still has prompt, so that no budget is too small."""
+    return (sequence.num_uncomputed_tokens > 1, sequence.rank)

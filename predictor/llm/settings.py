@@ -1,0 +1,82 @@
+"""The engine's settings, with their units and defaults. Whoever starts an engine maps its own settings onto these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Checked when made: a wrong value raises InvalidInput that names the field, the value and the range.
+
+    dtype: of weights and activations, "auto" takes what the loader finds best.
+    num_threads: threads that compute; 0 takes every CPU that this process may use.
+    max_context_tokens: longest prompt and output together; 0 takes the model's own.
+    block_size: tokens in one KV block.
+    kv_cache_bytes: memory for the KV cache; 0 takes `kv_cache_share` of what is free, and never more than
+        max_num_seqs full contexts can use.
+    kv_cache_share: share of free memory, 0 to 1.
+    enable_prefix_caching: find the blocks of a prompt's beginning that another request left behind.
+    max_num_seqs: sequences that run at the same time.
+    max_num_batched_tokens: tokens that one step computes, over all sequences.
+    max_num_waiting: requests that wait before the next is refused with Overloaded.
+    max_num_waiting_tokens: the same bound, in tokens of their prompts.
+    load_timeout_s: longest silence while the model loads.
+    heartbeat_interval_s: how often the engine process is asked whether it lives.
+    heartbeat_timeout_s: longest silence before the engine counts as hung; longer than the longest step.
+    restart_delay_s: pause before a dead engine is started again; doubles each time, to at most max_restart_delay_s.
+    """
+
+    dtype: str = "auto"
+    num_threads: int = 0
+    max_context_tokens: int = 0
+    block_size: int = 16
+    kv_cache_bytes: int = 0
+    kv_cache_share: float = 0.25
+    enable_prefix_caching: bool = True
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 512
+    max_num_waiting: int = 256
+    max_num_waiting_tokens: int = 131_072
+    load_timeout_s: float = 300.0
+    heartbeat_interval_s: float = 5.0
+    heartbeat_timeout_s: float = 60.0
+    restart_delay_s: float = 0.5
+    max_restart_delay_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field, low in _LOWEST.items():
+            if not getattr(self, field) >= low:
+                raise InvalidInput(f"{field} is {getattr(self, field)}; it must be at least {low}", field=field)
+        if not 0.0 < self.kv_cache_share <= 1.0:
+            raise InvalidInput(f"kv_cache_share is {self.kv_cache_share}; it must be above 0 and at most 1")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise InvalidInput(
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}; it must be at least max_num_seqs, "
+                f"{self.max_num_seqs}, so that every running sequence gets a token in every step",
+                field="max_num_batched_tokens",
+            )
+
+    @property
+    def max_num_requests(self) -> int:
+        """Requests that an engine holds before the next is refused."""
+        return self.max_num_seqs + self.max_num_waiting
+
+
+_LOWEST: dict[str, float] = {
+    "num_threads": 0,
+    "max_context_tokens": 0,
+    "block_size": 1,
+    "kv_cache_bytes": 0,
+    "max_num_seqs": 1,
+    "max_num_batched_tokens": 1,
+    "max_num_waiting": 1,
+    "max_num_waiting_tokens": 1,
+    "load_timeout_s": 0.001,
+    "heartbeat_interval_s": 0.001,
+    "heartbeat_timeout_s": 0.001,
+    "restart_delay_s": 0.0,
+    "max_restart_delay_s": 0.0,
+}
