@@ -6,7 +6,7 @@ service, or the wire. The shape is that of KServe's and MLServer's model classes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -93,6 +93,6 @@ class Runtime(Protocol):
 class DecoupledRuntime(Runtime, Protocol):
     """A runtime that can answer one request with several."""
 
-    def infer_stream(self, inputs: Arrays) -> AsyncIterator[Arrays]:
-        """As `infer`, in as many answers as the model gives. Closing the iterator stops the computation."""
+    def infer_stream(self, inputs: Arrays) -> AsyncGenerator[Arrays, None]:
+        """As `infer`, in as many answers as the model gives. Closing the generator stops the computation."""
         ...

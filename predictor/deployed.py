@@ -1,0 +1,45 @@
+"""Which models this predictor serves: from a deployments file, from `name=uri` on the command line, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mesh.deployments import read_deployments
+from mesh.errors import InvalidInput
+from mesh.names import check_name
+from mesh.v1.registry_pb2 import Deployment
+from predictor.loader import ModelSpec
+
+
+def deployed_models(deployments: Path | None, models: Iterable[str]) -> list[ModelSpec]:
+    """All models, the file's first. Raises InvalidInput that names the file or the flag, and what is wrong."""
+    specs = [] if deployments is None else [spec_of(deployment) for deployment in read_deployments(deployments)]
+    specs += [parse_model_flag(flag) for flag in models]
+    names = [spec.name for spec in specs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"model '{twice}' is given twice", field="model")
+    return specs
+
+
+def spec_of(deployment: Deployment) -> ModelSpec:
+    """What a predictor must know of a deployment; it has been checked where it was read."""
+    predictor = deployment.predictor
+    return ModelSpec(
+        name=deployment.name,
+        model_format=predictor.model_format,
+        storage_uri=predictor.storage_uri,
+        version=predictor.model_version,
+        sha256=predictor.sha256 or None,
+        options=dict(predictor.options),
+    )
+
+
+def parse_model_flag(flag: str) -> ModelSpec:
+    """`iris=./iris-folder` or `smollm2=pypi://…/model.gguf`."""
+    name, separator, uri = flag.partition("=")
+    if not separator or not uri:
+        raise InvalidInput(f"--model is '{flag}'; it must be name=uri, for example iris=./iris-folder", field="model")
+    check_name(name, "--model")
+    return ModelSpec(name=name, model_format="llm" if uri.endswith(".gguf") else "sklearn", storage_uri=uri)

@@ -1,0 +1,122 @@
+"""From a model's specification to a model that answers: fetch, check, load, warm. Progress goes to the log.
+
+The log events `model_progress` (model, stage, done, total) are for people and for the supervisor, which shows bars.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh import plugins
+from mesh.errors import Unavailable
+from mesh.logs import get_logger
+from mesh.storage import FetchProgress, fetch
+from predictor.runtimes.base import ModelArtifact, ModelMetadata, Runtime
+from predictor.statistics import ModelStatistics
+
+log = get_logger(__name__)
+
+_PROGRESS_INTERVAL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as it is deployed. sha256: 64 hex digits, or None when it is not promised."""
+
+    name: str
+    model_format: str
+    storage_uri: str
+    version: str = "1"
+    sha256: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model that answers. digest: SHA-256 of its artifact, 64 hex digits."""
+
+    spec: ModelSpec
+    digest: str
+    runtime: Runtime
+    statistics: ModelStatistics
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        return self.runtime.metadata
+
+
+class ModelLoader:
+    """`runtimes`: model_format → "module:Class"."""
+
+    def __init__(self, cache_dir: Path, runtimes: Mapping[str, str]) -> None:
+        self._cache_dir = cache_dir
+        self._runtimes = runtimes
+
+    async def load(self, spec: ModelSpec) -> LoadedModel:
+        """Raises the MeshError of whatever fails; then nothing of the model is left in memory."""
+        runtime = self._make_runtime(spec.model_format)
+        progress = ProgressLog(spec.name)
+
+        def fetched(event: FetchProgress) -> None:
+            progress(event.stage, event.done_bytes, event.total_bytes)
+
+        path = await fetch(spec.storage_uri, sha256=spec.sha256, cache_dir=self._cache_dir, progress=fetched)
+        digest = spec.sha256
+        if digest is None:
+            digest = await asyncio.to_thread(artifact_digest, path)
+        try:
+            await runtime.load(ModelArtifact(spec.name, spec.version, path, digest, spec.options), progress)
+            progress("warm", 0, 1)
+            await runtime.warm()
+            progress("warm", 1, 1)
+        except BaseException:
+            await runtime.unload()
+            raise
+        return LoadedModel(spec, digest, runtime, ModelStatistics())
+
+    def _make_runtime(self, model_format: str) -> Runtime:
+        try:
+            runtime: Runtime = plugins.load(self._runtimes, model_format, "model format")()
+        except ImportError as error:
+            raise Unavailable(
+                f"model format '{model_format}' needs the package '{error.name}', which is not installed; "
+                "install meshserve[predictor]"
+            ) from error
+        return runtime
+
+
+class ProgressLog:
+    """Logs progress of one model: each stage's start and end, and no more than four lines a second between."""
+
+    def __init__(self, model: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._model = model
+        self._now = now
+        self._stage = ""
+        self._logged_at = 0.0
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        now = self._now()
+        if stage == self._stage and done != total and now - self._logged_at < _PROGRESS_INTERVAL_S:
+            return
+        self._stage, self._logged_at = stage, now
+        log.info("model_progress", model=self._model, stage=stage, done=done, total=total)
+
+
+def artifact_digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, over the names and digests of its files in order."""
+    if path.is_file():
+        return _file_digest(path)
+    folder = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        folder.update(f"{file.relative_to(path).as_posix()}\0{_file_digest(file)}\n".encode())
+    return folder.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

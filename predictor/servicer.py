@@ -1,0 +1,140 @@
+"""The Open Inference Protocol's gRPC service in front of the model repository: decode, one call, encode.
+
+What is raised becomes a status in the interceptors. Both dialects of load and unload are taken (Triton's and
+KServe's); shared memory and Triton's trace and log settings are not offered and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from mesh.errors import InvalidInput, Unsupported
+from mesh.oip import open_inference_pb2 as oip
+from mesh.oip import open_inference_pb2_grpc as oip_grpc
+from predictor.inference import Inference
+from predictor.model_config import config_message, metadata_message, statistics_message
+from predictor.repository import ModelRepository, ModelState
+
+SERVER_NAME = "meshserve-predictor"
+EXTENSIONS = ("model_repository", "model_configuration", "statistics", "streaming")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
+    """`version`: of this software, for ServerMetadata."""
+
+    def __init__(self, repository: ModelRepository, version: str) -> None:
+        self._repository = repository
+        self._inference = Inference(repository)
+        self._version = version
+
+    async def ServerLive(self, request: oip.ServerLiveRequest, context: Context) -> oip.ServerLiveResponse:
+        return oip.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: oip.ServerReadyRequest, context: Context) -> oip.ServerReadyResponse:
+        return oip.ServerReadyResponse(ready=self._repository.is_ready)
+
+    async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
+        return oip.ModelReadyResponse(ready=self._repository.is_model_ready(request.name, request.version))
+
+    async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Context) -> oip.ServerMetadataResponse:
+        return oip.ServerMetadataResponse(name=SERVER_NAME, version=self._version, extensions=EXTENSIONS)
+
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
+        return metadata_message(self._repository.get(request.name, request.version))
+
+    async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
+        return oip.ModelConfigResponse(config=config_message(self._repository.get(request.name, request.version)))
+
+    async def ModelStatistics(
+        self, request: oip.ModelStatisticsRequest, context: Context
+    ) -> oip.ModelStatisticsResponse:
+        models = [self._repository.get(request.name, request.version)] if request.name else self._repository.loaded()
+        return oip.ModelStatisticsResponse(model_stats=map(statistics_message, models))
+
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
+        return await self._inference.infer(request)
+
+    def ModelStreamInfer(
+        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        return self._inference.infer_stream(request_iterator)
+
+    async def RepositoryIndex(
+        self, request: oip.RepositoryIndexRequest, context: Context
+    ) -> oip.RepositoryIndexResponse:
+        return oip.RepositoryIndexResponse(
+            models=[
+                oip.RepositoryIndexResponse.ModelIndex(
+                    name=status.name, version=status.version, state=status.state.value, reason=status.reason
+                )
+                for status in self._repository.index()
+                if status.state is ModelState.READY or not request.ready
+            ]
+        )
+
+    async def RepositoryModelLoad(
+        self, request: oip.RepositoryModelLoadRequest, context: Context
+    ) -> oip.RepositoryModelLoadResponse:
+        name = _named_model(request)
+        await self._repository.load(name)
+        return oip.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
+
+    async def RepositoryModelUnload(
+        self, request: oip.RepositoryModelUnloadRequest, context: Context
+    ) -> oip.RepositoryModelUnloadResponse:
+        name = _named_model(request)
+        await self._repository.unload(name)
+        return oip.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+    async def SystemSharedMemoryStatus(
+        self, request: oip.SystemSharedMemoryStatusRequest, context: Context
+    ) -> oip.SystemSharedMemoryStatusResponse:
+        return oip.SystemSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryStatus(
+        self, request: oip.CudaSharedMemoryStatusRequest, context: Context
+    ) -> oip.CudaSharedMemoryStatusResponse:
+        return oip.CudaSharedMemoryStatusResponse()
+
+    async def SystemSharedMemoryRegister(
+        self, request: oip.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> oip.SystemSharedMemoryRegisterResponse:
+        raise _no_shared_memory()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: oip.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> oip.SystemSharedMemoryUnregisterResponse:
+        raise _no_shared_memory()
+
+    async def CudaSharedMemoryRegister(
+        self, request: oip.CudaSharedMemoryRegisterRequest, context: Context
+    ) -> oip.CudaSharedMemoryRegisterResponse:
+        raise _no_shared_memory()
+
+    async def CudaSharedMemoryUnregister(
+        self, request: oip.CudaSharedMemoryUnregisterRequest, context: Context
+    ) -> oip.CudaSharedMemoryUnregisterResponse:
+        raise _no_shared_memory()
+
+    async def TraceSetting(self, request: oip.TraceSettingRequest, context: Context) -> oip.TraceSettingResponse:
+        raise Unsupported("trace settings cannot be changed here: traces are OpenTelemetry's, set at the start")
+
+    async def LogSettings(self, request: oip.LogSettingsRequest, context: Context) -> oip.LogSettingsResponse:
+        raise Unsupported("log settings cannot be changed here: they are set at the start")
+
+
+def _named_model(request: oip.RepositoryModelLoadRequest | oip.RepositoryModelUnloadRequest) -> str:
+    """KServe's dialect has the model's name in the field that is the repository's name in Triton's."""
+    name = request.model_name or request.repository_name
+    if not name:
+        raise InvalidInput("model_name is empty", field="model_name")
+    return name
+
+
+def _no_shared_memory() -> Unsupported:
+    return Unsupported("shared memory is not offered; send tensors in the request")

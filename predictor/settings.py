@@ -1,0 +1,27 @@
+"""What the predictor can be told: which models it serves and where it keeps what it fetches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from mesh.settings import ServiceSettings
+
+
+class PredictorSettings(ServiceSettings):
+    """Flags > environment > file, as for every service."""
+
+    grpc_port: int = Field(8092, ge=0, le=65535, description="Port of the gRPC server; 0 picks a free one.")
+    metrics_port: int = Field(9192, ge=0, le=65535, description="Port of /metrics; 0 picks a free one.")
+    deployments: Path | None = Field(None, description="YAML file of the deployments whose models are served.")
+    model: list[str] = Field(
+        default_factory=list,
+        description="name=uri of a model to serve; may be given many times. A .gguf file is a language model, anything "
+        "else a scikit-learn folder.",
+    )
+    cache_dir: Path = Field(Path("~/.cache/meshserve"), description="Folder for fetched model files.")
+    lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
+    unload_timeout_s: float = Field(
+        60.0, ge=0, le=3600, description="Seconds that requests get to finish before their model is unloaded."
+    )
