@@ -1,7 +1,8 @@
-"""Servicers on a real server and channel for tests: about 3 ms, so nothing needs a mock of a stub."""
+"""Servicers on a real server and channel for tests: about 3 ms, so nothing needs a mock of a stub, nor a sleep."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -38,3 +39,10 @@ async def serve_in_process(*registrations: Registration) -> AsyncIterator[grpc.a
     """As `serve_on_free_port`, with a channel to it."""
     async with serve_on_free_port(*registrations) as address, open_channel(address) as channel:
         yield channel
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait until `condition()` holds. Raises TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 -- any condition, also one that no event tells of
+            await asyncio.sleep(0.005)

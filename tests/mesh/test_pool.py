@@ -22,7 +22,7 @@ from mesh.oip.open_inference_pb2 import (
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
 from mesh.pool import Channel, EndpointPool
 from mesh.retry import RetryBudget
-from mesh.testing import serve_on_free_port
+from mesh.testing import eventually, serve_on_free_port
 from mesh.v1.registry_pb2 import (
     SERVICE_KIND_EXPLAINER,
     SERVICE_KIND_PREDICTOR,
@@ -234,7 +234,7 @@ async def test_burst_spreads_before_the_first_answer() -> None:
         servicer.held = gate
     async with serving(*servicers) as addresses, pool_over(Source(*(predictor(a, a) for a in addresses))) as pool:
         calls = [asyncio.create_task(pool.unary(PREDICTOR, "iris", live)) for _ in range(30)]
-        await until(lambda: sum(servicer.calls for servicer in servicers) == 30)
+        await eventually(lambda: sum(servicer.calls for servicer in servicers) == 30)
         gate.set()
         await asyncio.gather(*calls)
 
@@ -288,7 +288,7 @@ async def test_cancelled_call_is_released() -> None:
     servicer.held = asyncio.Event()
     async with serving(servicer) as [address], pool_over(Source(predictor("a", address))) as pool:
         call = asyncio.create_task(pool.unary(PREDICTOR, "iris", live))
-        await until(lambda: servicer.calls == 1)
+        await eventually(lambda: servicer.calls == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -304,7 +304,7 @@ async def test_replica_that_leaves_finishes_what_it_has_and_gets_nothing_new() -
         source = Source(predictor("old", first))
         async with pool_over(source) as pool:
             running = asyncio.create_task(pool.unary(PREDICTOR, "iris", live))
-            await until(lambda: old.calls == 1)
+            await eventually(lambda: old.calls == 1)
             source.view = view_of(predictor("new", second))
             await pool.unary(PREDICTOR, "iris", live)
             old.held.set()
@@ -351,9 +351,3 @@ async def test_static_replica_is_used_again_within_two_seconds_of_its_return() -
                 except Unavailable:
                     await asyncio.sleep(0.02)
         await server.stop(None)
-
-
-async def until(condition: object, timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
