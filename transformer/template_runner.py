@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import subprocess
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from mesh.errors import CorruptArtifact, InvalidInput, Overloaded, Unavailable
@@ -83,56 +83,39 @@ class TemplateRunnerPool:
 
     async def _own_worker(self) -> None:
         """Give one worker process its jobs, and replace the process when a job ended it."""
-        process: Process | None = await self._try_spawn()
+        worker = await self._try_start()
         try:
             while True:
                 job = await self._jobs.get()
                 if job.result.done():
                     continue
-                process = process or await self._try_spawn()
-                if process is None:
+                worker = worker or await self._try_start()
+                if worker is None:
                     _settle(job, Unavailable("no process can be started to render the prompt"))
                     continue
                 try:
-                    _settle(job, await self._exchange(process, job))
+                    _settle(job, await self._exchange(worker, job))
                 except (OSError, EOFError, TimeoutError) as error:
-                    _settle(job, await self._post_mortem(process, job, error))
-                    process = await self._try_spawn()
+                    _settle(job, await self._post_mortem(worker, job, error))
+                    worker = await self._try_start()
                 except asyncio.CancelledError:
                     _settle(job, Unavailable("the service is shutting down"))
                     raise
         finally:
-            if process is not None:
-                await _end(process)
+            if worker is not None:
+                await worker.end()
 
-    async def _try_spawn(self) -> Process | None:
+    async def _try_start(self) -> _Worker | None:
         """A new worker; None when the machine has no room for one now."""
-        limits = self._limits
         try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # the folder of the script is no place to import from
-                template_worker.__file__,
-                str(limits.time_s),
-                str(limits.memory_bytes),
-                str(limits.output_chars),
-                stdin=PIPE,
-                stdout=PIPE,
-                # Ctrl-C in a terminal is for the service, which drains first.
-                start_new_session=True,
-            )
+            return await _start_worker(self._limits)
         except OSError as error:
             log.error("template_worker_not_started", error=str(error))
             return None
 
-    async def _exchange(self, process: Process, job: _Job) -> list[str] | Exception:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(LENGTH.pack(len(job.frame)) + job.frame)
+    async def _exchange(self, worker: _Worker, job: _Job) -> list[str] | Exception:
         async with asyncio.timeout(self._limits.time_s + _GRACE_S):
-            await process.stdin.drain()
-            (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-            reply = json.loads(await process.stdout.readexactly(length))
+            reply = json.loads(await worker.ask(job.frame))
         if "texts" in reply:
             texts: list[str] = reply["texts"]
             return texts
@@ -140,16 +123,64 @@ class TemplateRunnerPool:
             return TemplateRefusal(f"the {job.what} does not take these messages: {reply['message']}", field="messages")
         return TemplateFault(f"the {job.what} {reply['message']}")
 
-    async def _post_mortem(self, process: Process, job: _Job, error: Exception) -> Exception:
+    async def _post_mortem(self, worker: _Worker, job: _Job, error: Exception) -> Exception:
         """The error of a job whose worker died under it, or hangs."""
-        with suppress(TimeoutError):
-            # A worker that closed its pipes is ending by itself: a kill now would hide how it ended.
-            await asyncio.wait_for(process.wait(), 0 if isinstance(error, TimeoutError) else _GRACE_S)
-        await _end(process)
-        log.warning("template_worker_ended", template=job.what, status=process.returncode)
-        if isinstance(error, TimeoutError) or process.returncode == -signal.SIGALRM:
+        status = await worker.end()
+        log.warning("template_worker_ended", template=job.what, status=status)
+        if isinstance(error, TimeoutError) or status == -signal.SIGALRM:
             return TemplateFault(f"the {job.what} does not finish within {self._limits.time_s:g} s")
         return TemplateFault(f"the {job.what} ends the process that renders it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A process of template_worker.py, and the socket that is its stdin and stdout."""
+
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, frame: bytes) -> bytes:
+        """The reply frame. Raises EOFError or OSError when the process ends."""
+        self.writer.write(LENGTH.pack(len(frame)) + frame)
+        await self.writer.drain()
+        (length,) = LENGTH.unpack(await self.reader.readexactly(LENGTH.size))
+        return await self.reader.readexactly(length)
+
+    async def end(self) -> int:
+        """End the process, if it has not ended by itself; returns its status."""
+        self.writer.close()
+        self.process.kill()  # does nothing to a process that has ended
+        return await asyncio.to_thread(self.process.wait)
+
+
+async def _start_worker(limits: TemplateLimits) -> _Worker:
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = await asyncio.to_thread(_spawn, limits, theirs)
+    except OSError:
+        ours.close()
+        raise
+    return _Worker(process, *await asyncio.open_connection(sock=ours))
+
+
+def _spawn(limits: TemplateLimits, stdio: socket.socket) -> subprocess.Popen[bytes]:
+    # Not asyncio's subprocess: that forks, which gRPC's threads do not like; Popen's vfork runs none of their code.
+    return subprocess.Popen(
+        (
+            sys.executable,
+            "-P",  # the folder of the script is no place to import from
+            template_worker.__file__,
+            str(limits.time_s),
+            str(limits.memory_bytes),
+            str(limits.output_chars),
+        ),
+        stdin=stdio,
+        stdout=stdio,
+        # Ctrl-C in a terminal is for the service, which drains first.
+        start_new_session=True,
+    )
 
 
 def _settle(job: _Job, outcome: list[str] | Exception) -> None:
@@ -159,9 +190,3 @@ def _settle(job: _Job, outcome: list[str] | Exception) -> None:
         job.result.set_exception(outcome)
     else:
         job.result.set_result(outcome)
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.wait()

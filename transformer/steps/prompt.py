@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class StepServices:
     wall_time_s: Callable[[], float]
 
 
+@runtime_checkable
 class PromptStep(Protocol):
     """A step that writes the prompt for a conversation. Built with StepServices."""
 

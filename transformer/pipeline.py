@@ -1,0 +1,81 @@
+"""The way of a request through the transformer: messages become text, everything else passes as it is.
+
+Takes and gives the messages of `mesh.v1`; knows no server and no channel. Issue by issue, more kinds of steps find
+their place here: before `NextHops` is called for what comes in, around its answer for what goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from mesh.errors import InvalidInput, NotFound
+from mesh.v1 import explain_pb2
+from mesh.v1 import language_model_pb2 as lm
+from transformer.descriptions import Descriptions
+from transformer.next_hops import NextHops
+from transformer.prompts import Prompts
+
+MAX_SCORE_ITEMS = 1024
+
+
+class Pipeline:
+    """One method per RPC. Raises ModelNotFound for an unknown deployment, and what steps and next hops raise."""
+
+    def __init__(self, next_hops: NextHops, prompts: Prompts, descriptions: Descriptions) -> None:
+        self._next_hops = next_hops
+        self._prompts = prompts
+        self._descriptions = descriptions
+
+    async def generate(self, request: lm.GenerateRequest) -> AsyncIterator[lm.GenerateResponse]:
+        """The predictor's answer; its first message bears the prompt when it was rendered here."""
+        deployment = self._next_hops.deployment(request.model_name)
+        rendered = ""
+        if request.HasField("messages"):
+            [rendered] = await self._prompts.render(deployment, request.model_version, [request.messages])
+            request.text = rendered
+        async with aclosing(self._next_hops.generate(request)) as responses:
+            async for response in responses:
+                if rendered and response.HasField("start"):
+                    response.start.rendered_prompt = rendered
+                    self._descriptions.answered_by(deployment, request.model_version, response.start.model_digest)
+                yield response
+
+    async def score(self, request: lm.ScoreRequest) -> lm.ScoreResponse:
+        if len(request.items) > MAX_SCORE_ITEMS:
+            raise InvalidInput(f"items has {len(request.items)} entries; at most {MAX_SCORE_ITEMS}", field="items")
+        deployment = self._next_hops.deployment(request.model_name)
+        chats = [item for item in request.items if item.HasField("messages")]
+        if chats:
+            conversations = [item.messages for item in chats]
+            prompts = await self._prompts.render(deployment, request.model_version, conversations)
+            for item, prompt in zip(chats, prompts, strict=True):
+                item.text = prompt
+        return await self._next_hops.score(request)
+
+    async def tokenize(self, request: lm.TokenizeRequest) -> lm.TokenizeResponse:
+        deployment = self._next_hops.deployment(request.model_name)
+        if request.HasField("messages"):
+            [prompt] = await self._prompts.render(deployment, request.model_version, [request.messages])
+            request.text = prompt
+        return await self._next_hops.tokenize(request)
+
+    async def describe(self, request: lm.DescribeModelRequest) -> lm.DescribeModelResponse:
+        return await self._next_hops.describe(request)
+
+    async def explain(self, request: explain_pb2.ExplainRequest) -> explain_pb2.ExplainResponse:
+        """The explainer's answer. Raises NotFound when the deployment has no explainer."""
+        deployment = self._next_hops.deployment(request.model_name)
+        if not deployment.HasField("explainer"):
+            raise NotFound(f"deployment '{deployment.name}' has no explainer", field="model_name")
+        if request.text.HasField("messages"):
+            segments = await self._prompts.render_segments(deployment, request.model_version, request.text.messages)
+            request.text.rendered.CopyFrom(
+                explain_pb2.RenderedPrompt(
+                    segments=[
+                        explain_pb2.PromptSegment(text=segment.text, explainable=segment.explainable)
+                        for segment in segments
+                    ]
+                )
+            )
+        return await self._next_hops.explain(request)
