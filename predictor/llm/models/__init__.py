@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mesh.errors import Unsupported
+from mesh import plugins
 from predictor.llm.layers.attention import AttentionMetadata, KVCache
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.weights.checkpoint import Checkpoint
@@ -40,10 +39,6 @@ class ModelFactory(Protocol):
 
 
 def find_architecture(name: str) -> ModelFactory:
-    """The class that implements architecture `name`; Unsupported, with the known names, when there is none."""
-    if name not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise Unsupported(f"model architecture {name!r} is not supported; supported are {known}")
-    module_name, _, class_name = ARCHITECTURES[name].partition(":")
-    factory: ModelFactory = getattr(importlib.import_module(module_name), class_name)
+    """The class that implements architecture `name`; NotFound, with the known names, when there is none."""
+    factory: ModelFactory = plugins.load(ARCHITECTURES, name, what="model architecture")
     return factory

@@ -196,8 +196,9 @@ class _Cursor:
     def count(self, what: str, element_bytes: int, limit: int) -> int:
         """A u64 that counts elements of at least `element_bytes` each; the file must still hold them all."""
         count = self.scalar(_U64, what)
-        if count > min(limit, (self.size - self.position) // element_bytes):
-            raise self.corrupt(f"{what} is {count}, more than the rest of the file can hold (limit {limit})")
+        most = min(limit, (self.size - self.position) // element_bytes)
+        if count > most:
+            raise self.corrupt(f"{what} is {count}; at most {most} can be in the rest of the file")
         return count
 
     def string(self, what: str, limit: int | None = None) -> str:
