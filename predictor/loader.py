@@ -59,7 +59,8 @@ class ModelLoader:
 
     async def load(self, spec: ModelSpec) -> LoadedModel:
         """Raises the MeshError of whatever fails; then nothing of the model is left in memory."""
-        runtime = self._make_runtime(spec.model_format)
+        # Importing a library can take seconds: not on the event loop.
+        runtime = await asyncio.to_thread(self._make_runtime, spec.model_format)
         progress = ProgressLog(spec.name)
 
         def fetched(event: FetchProgress) -> None:

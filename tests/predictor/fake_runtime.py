@@ -1,0 +1,93 @@
+"""Runtimes for tests of what surrounds them: an identity model, a decoupled one, and ones that fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import numpy as np
+
+from predictor.loader import LoadedModel, ModelSpec
+from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, Progress, TensorSpec
+from predictor.statistics import ModelStatistics
+
+DATATYPES = ("BOOL", "UINT8", "UINT64", "INT8", "INT16", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES")
+
+
+def tensor_specs(suffix: str) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(f"{name.lower()}_{suffix}", name, (-1, 2), optional=True) for name in DATATYPES)
+
+
+class IdentityRuntime:
+    """Answers each input `<datatype>_in` as output `<datatype>_out`; absent ones as nothing of shape [0, 2].
+
+    An FP32 input whose first element is 13 fails as a bug would. `gate`, when set, is waited for in `infer`.
+    """
+
+    is_decoupled = False
+
+    def __init__(self) -> None:
+        self.gate: asyncio.Event | None = None
+        self.is_unloaded = False
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        return ModelMetadata(
+            platform="test_identity",
+            backend="identity",
+            inputs=tensor_specs("in"),
+            outputs=tensor_specs("out"),
+            max_batch_size=8,
+            is_decoupled=self.is_decoupled,
+        )
+
+    async def load(self, artifact: ModelArtifact, progress: Progress) -> None:
+        progress("load", 1, 1)
+
+    async def warm(self) -> None:
+        pass
+
+    async def infer(self, inputs: Arrays) -> Arrays:
+        if self.gate is not None:
+            await self.gate.wait()
+        if "fp32_in" in inputs and inputs["fp32_in"].size and inputs["fp32_in"].flat[0] == 13:
+            raise RuntimeError("a bug in /secret/path")
+        nothing = np.empty((0, 2), dtype=object)
+        return {f"{name.lower()}_out": inputs.get(f"{name.lower()}_in", nothing) for name in DATATYPES}
+
+    async def unload(self) -> None:
+        self.is_unloaded = True
+
+
+class CountdownRuntime(IdentityRuntime):
+    """Decoupled: an input `int64_in` [[n, …]] is answered n times, each with a row less."""
+
+    is_decoupled = True
+
+    async def infer_stream(self, inputs: Arrays) -> AsyncGenerator[Arrays, None]:
+        for _ in range(int(inputs["int64_in"].flat[0])):
+            yield await self.infer(inputs)
+
+
+class FakeLoader:
+    """Loads `IdentityRuntime`s. `failures` by model name are raised; `gates` by model name are waited for."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, BaseException] = {}
+        self.gates: dict[str, asyncio.Event] = {}
+        self.runtimes: dict[str, IdentityRuntime] = {}
+        self.num_loads = 0
+
+    async def load(self, spec: ModelSpec) -> LoadedModel:
+        self.num_loads += 1
+        if spec.name in self.gates:
+            await self.gates[spec.name].wait()
+        if spec.name in self.failures:
+            raise self.failures[spec.name]
+        runtime = CountdownRuntime() if spec.model_format == "countdown" else IdentityRuntime()
+        self.runtimes[spec.name] = runtime
+        return LoadedModel(spec, "0" * 64, runtime, ModelStatistics())
+
+
+def spec(name: str, model_format: str = "identity", version: str = "1") -> ModelSpec:
+    return ModelSpec(name=name, model_format=model_format, storage_uri="file:///nowhere", version=version)
