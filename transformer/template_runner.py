@@ -158,14 +158,14 @@ async def _start_worker(limits: TemplateLimits) -> _Worker:
     ours, theirs = socket.socketpair()
     try:
         with theirs:
-            process = await asyncio.to_thread(_spawn, limits, theirs)
+            process = await asyncio.to_thread(_spawn, limits, theirs.fileno())
     except OSError:
         ours.close()
         raise
     return _Worker(process, *await asyncio.open_connection(sock=ours))
 
 
-def _spawn(limits: TemplateLimits, stdio: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(limits: TemplateLimits, stdio: int) -> subprocess.Popen[bytes]:
     # Not asyncio's subprocess: that forks, which gRPC's threads do not like; Popen's vfork runs none of their code.
     return subprocess.Popen(
         (
