@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import httpx
@@ -60,7 +61,7 @@ async def chat(client: httpx.AsyncClient) -> Chat:
             tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
             if any(choice["delta"].get("content") for choice in chunk["choices"]):
                 stamps.append(time.perf_counter())
-    between = [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
+    between = [later - earlier for earlier, later in pairwise(stamps)]
     return Chat(stamps[0] - started, between, time.perf_counter() - started, tokens)
 
 
