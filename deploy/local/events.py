@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from deploy.local.run_info import RunInfo
+
+_BYTE_STAGES = frozenset({"resolve", "download", "verify", "unpack"})
+
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
@@ -56,20 +60,30 @@ class ServiceKilled:
 
 @dataclass(frozen=True, slots=True)
 class ModelProgress:
-    """A model is on its way: `stage` is "download", "load", …; bytes are None where nobody knows them."""
+    """A model is on its way: how much of which stage is done.
+
+    `done` and `total` are bytes while a file is fetched and checked, and parts of the work after that; `total` is None
+    while nobody knows it.
+    """
 
     model: str
     stage: str
-    done_bytes: int | None = None
-    total_bytes: int | None = None
+    done: int = 0
+    total: int | None = None
+
+    @property
+    def counts_bytes(self) -> bool:
+        return self.stage in _BYTE_STAGES
 
     @property
     def words(self) -> str:
         """ "download, 12 of 98 MB"."""
-        if not self.done_bytes:
+        if not self.done:
             return self.stage
-        total = f" of {self.total_bytes / 1e6:.0f}" if self.total_bytes else ""
-        return f"{self.stage}, {self.done_bytes / 1e6:.0f}{total} MB"
+        if self.counts_bytes:
+            total = f" of {self.total / 1e6:.0f}" if self.total else ""
+            return f"{self.stage}, {self.done / 1e6:.0f}{total} MB"
+        return f"{self.stage}, {self.done} of {self.total}" if self.total else self.stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,7 @@ class MeshReady:
     """Everything that can serve serves, `seconds` after the start."""
 
     seconds: float
+    info: RunInfo
 
 
 Event = (

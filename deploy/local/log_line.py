@@ -20,10 +20,10 @@ def model_event(line: bytes) -> ModelProgress | ModelFailed | None:
         return None
     match record.get("event"):
         case "model_progress":
-            stage = str(record.get("stage", "load"))
-            return ModelProgress(model, stage, _bytes(record, "done_bytes"), _bytes(record, "total_bytes"))
+            stage, total = str(record.get("stage", "load")), _count(record, "total")
+            return ModelProgress(model, stage, _count(record, "done") or 0, total)
         case "model_failed":
-            return ModelFailed(model, str(record.get("error") or record.get("reason") or "no reason given"))
+            return ModelFailed(model, _reason(record))
         case _:
             return None
 
@@ -37,6 +37,12 @@ def readable(line: bytes) -> str:
     return ": ".join((str(record["event"]), *details))[:_MAX_SHOWN]
 
 
+def _reason(record: dict[str, Any]) -> str:
+    """The sentence of the error; of an unforeseen exception, the last line of its stack."""
+    lines = str(record.get("error") or record.get("exception") or "").strip().splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
 def _object(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
@@ -45,6 +51,6 @@ def _object(line: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _bytes(record: dict[str, Any], key: str) -> int | None:
+def _count(record: dict[str, Any], key: str) -> int | None:
     value = record.get(key)
     return value if isinstance(value, int) else None

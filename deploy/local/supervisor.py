@@ -119,7 +119,7 @@ class Supervisor:
             await self._until(functools.partial(self._all_serve, service.spec.after), started)
             service.start()
         await self._until(lambda: not self.awaited(), started)
-        self._report(MeshReady(self._now() - started))
+        self._report(MeshReady(self._now() - started, self._info()))
 
     async def _until(self, condition: Callable[[], bool], started: float) -> None:
         """Wait for `condition`, and say every `reminder_s` what is awaited. Raises StartFailed."""

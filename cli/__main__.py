@@ -1,0 +1,57 @@
+"""The `meshserve` command: one file per verb, and one place where failures become sentences."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from cli import chat, explain, infer, models, status, up
+from cli.failure import Failure
+from mesh.errors import MeshError
+
+_TRACEBACK_FLAG = "--traceback"
+
+
+def make_app() -> typer.Typer:
+    """The command with all its verbs."""
+    app = typer.Typer(
+        name="meshserve",
+        help="Serve models from a mesh of small gRPC services, language models first.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for verb in (up.up, chat.chat, infer.infer, explain.explain, status.status, models.models):
+        app.command()(verb)
+    return app
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    arguments = sys.argv[1:]
+    wants_traceback = _TRACEBACK_FLAG in arguments
+    if wants_traceback:
+        arguments.remove(_TRACEBACK_FLAG)
+    try:
+        make_app()(arguments, prog_name="meshserve")
+    except Failure as failure:
+        _end(str(failure))
+    except MeshError as error:
+        _end(error.message)
+    except Exception as error:  # the top: whatever it is, the person gets a sentence
+        if wants_traceback:
+            traceback.print_exc()
+        _end(f"unexpected {type(error).__name__}: {error}; this is a bug, {_TRACEBACK_FLAG} shows where")
+
+
+def _end(sentence: str) -> None:
+    print(f"meshserve: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
