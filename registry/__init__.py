@@ -1,0 +1,1 @@
+"""The registry: which model, which version, which prompt, and where it runs."""
