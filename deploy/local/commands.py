@@ -60,7 +60,7 @@ class _Builder:
         common = (
             *("--host", self.host, "--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)),
             *("--drain-s", str(_DRAIN_S), "--grace-s", str(GRACE_S), "--log-level", self.log_level),
-            *("--state-dir", str(self.state.path), "--trace-file", str(self.state.trace_file)),
+            *("--state-dir", str(self.state.path / name), "--trace-file", str(self.state.trace_file)),
             *("--ready-file", str(self.state.ready_file(name))),
             *(() if is_registry else ("--registry", f"{self.host}:{self.ports.registry}")),
         )

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.local.backoff import BackoffPolicy
@@ -51,6 +51,7 @@ class Supervisor:
         report: Report,
         *,
         prepare: Callable[[], Awaitable[None]] | None = None,
+        after_start: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
         patience: Patience | None = None,
         now: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
@@ -60,6 +61,7 @@ class Supervisor:
         self._gateway_url = gateway_url
         self._report = report
         self._prepare = prepare
+        self._after_start = dict(after_start or {})
         self._patience = patience or Patience()
         self._now = now
         self._started_at = time.time()
@@ -118,8 +120,16 @@ class Supervisor:
         for service in self.services.values():
             await self._until(functools.partial(self._all_serve, service.spec.after), started)
             service.start()
+            await self._after(service, started)
         await self._until(lambda: not self.awaited(), started)
         self._report(MeshReady(self._now() - started, self._info()))
+
+    async def _after(self, service: Service, started: float) -> None:
+        """Do what is to be done once `service` serves, before those that need it start."""
+        work = self._after_start.get(service.spec.name)
+        if work is not None:
+            await self._until(functools.partial(self._all_serve, (service.spec.name,)), started)
+            await work()
 
     async def _until(self, condition: Callable[[], bool], started: float) -> None:
         """Wait for `condition`, and say every `reminder_s` what is awaited. Raises StartFailed."""

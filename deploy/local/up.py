@@ -18,6 +18,7 @@ from deploy.local.events import Report
 from deploy.local.ports import Ports, default_ports, free_ports, require_free
 from deploy.local.prepare import place_deployments, train_missing_models
 from deploy.local.run_info import DeploymentInfo
+from deploy.local.seed import remove_other_deployments
 from deploy.local.state_dir import DEFAULT, StateDir
 from deploy.local.supervisor import Supervisor
 
@@ -44,20 +45,24 @@ async def up(options: UpOptions, report: Report) -> None:
         deployments_file, deployments = place_deployments(state, options.deployments)
         ports = _ports(options)
         require_free(options.host, ports)
+        names = tuple(deployment.name for deployment in deployments)
+        specs = service_specs(
+            state,
+            ports,
+            deployments_file=deployments_file,
+            models=names,
+            host=options.host,
+            log_level=options.log_level,
+        )
+        registry = next(spec for spec in specs if spec.name == "registry")
         supervisor = Supervisor(
-            service_specs(
-                state,
-                ports,
-                deployments_file=deployments_file,
-                models=tuple(deployment.name for deployment in deployments),
-                host=options.host,
-                log_level=options.log_level,
-            ),
+            specs,
             state,
             [DeploymentInfo(each.name, each.predictor.model_format, None) for each in deployments],
             gateway_url(options.host, ports),
             report,
             prepare=functools.partial(train_missing_models, state, deployments, report),
+            after_start={"registry": functools.partial(remove_other_deployments, registry.grpc_address, names, report)},
         )
         with _stopped_by_signals(supervisor):
             await supervisor.run()
@@ -78,10 +83,12 @@ def _ports(options: UpOptions) -> Ports:
 @contextmanager
 def _stopped_by_signals(supervisor: Supervisor) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
+    # What whoever started us wants ignored stays ignored: `nohup meshserve up &` outlives its terminal.
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in numbers:
         loop.add_signal_handler(number, supervisor.request_stop)
     try:
         yield
     finally:
-        for number in _SIGNALS:
+        for number in numbers:
             loop.remove_signal_handler(number)
