@@ -1,7 +1,7 @@
-"""What an engine process runs: a backend with weights, its vocabulary, and the facts that a caller may ask for.
+"""What an engine process runs, and how it is made: a backend with weights, its vocabulary, and a few facts.
 
-A factory makes one; it is named as "module:function" so that the engine process can resolve it after it has started.
-`load_torch_model` is the product's; tests name their own.
+A factory is named as "module:function", so that the engine process can resolve it after it has started and the process
+that asks for it need not import torch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from predictor.llm.backend import Backend
+from predictor.llm.kv_memory import free_memory_bytes
 from predictor.llm.output_processor import Vocabulary
 from predictor.llm.settings import EngineSettings
 
@@ -24,25 +25,61 @@ TORCH_MODEL = "predictor.llm.factory:load_torch_model"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """max_context_tokens: longest prompt and output that the weights were made for."""
+    """dtype: of weights, activations and KV cache. max_context_tokens: what the weights were made for."""
 
     architecture: str
     num_layers: int
     vocab_size: int
     max_context_tokens: int
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
+    """free_bytes: memory that the KV cache may have a share of, where the backend allocates it."""
+
     backend: Backend
     vocabulary: Vocabulary
     facts: ModelFacts
+    free_bytes: Callable[[], int] = free_memory_bytes
 
 
 class ModelFactory(Protocol):
-    """Loads the model at `path`. Raises CorruptArtifact, Unsupported or NotFound; may be slow, and says how far it is."""
+    """Loads the model at `path`, slowly, and says how far it is.
+
+    Raises CorruptArtifact, Unsupported, NotFound, or InvalidInput for settings that do not fit the machine.
+    """
 
     def __call__(self, path: Path, settings: EngineSettings, progress: Progress) -> EngineModel: ...
+
+
+def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -> EngineModel:
+    """The product's factory: weights, tokenizer and facts from a model file, computed with PyTorch."""
+    import torch
+
+    from predictor.llm.loader import load_model
+    from predictor.llm.torch_backend import TorchBackend
+
+    loaded = load_model(
+        path,
+        dtype=settings.dtype,
+        device=settings.device,
+        num_threads=settings.num_threads or num_usable_cpus(),
+        progress=lambda done, total: progress("weights", done / max(total, 1)),
+    )
+    device = loaded.device
+    facts = ModelFacts(
+        architecture=loaded.config.architecture,
+        num_layers=loaded.config.num_layers,
+        vocab_size=loaded.config.vocab_size,
+        max_context_tokens=loaded.config.max_context_tokens,
+        dtype=str(loaded.dtype).removeprefix("torch."),
+    )
+    if device.type == "cuda":
+        return EngineModel(
+            TorchBackend(loaded), loaded.tokenizer, facts, free_bytes=lambda: int(torch.cuda.mem_get_info(device)[0])
+        )
+    return EngineModel(TorchBackend(loaded), loaded.tokenizer, facts)
 
 
 def num_usable_cpus() -> int:

@@ -12,6 +12,7 @@ class EngineSettings:
     """Checked when made: a wrong value raises InvalidInput that names the field, the value and the range.
 
     dtype: of weights and activations, "auto" takes what the loader finds best.
+    device: "cpu", "cuda" or "cuda:<index>".
     num_threads: threads that compute; 0 takes every CPU that this process may use.
     max_context_tokens: longest prompt and output together; 0 takes the model's own.
     block_size: tokens in one KV block.
@@ -30,11 +31,12 @@ class EngineSettings:
     """
 
     dtype: str = "auto"
+    device: str = "cpu"
     num_threads: int = 0
     max_context_tokens: int = 0
     block_size: int = 16
     kv_cache_bytes: int = 0
-    kv_cache_share: float = 0.25
+    kv_cache_share: float = 0.125
     enable_prefix_caching: bool = True
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 512

@@ -120,7 +120,13 @@ def load(path: Path, settings: EngineSettings, progress: Callable[[str, float], 
         raise CorruptArtifact(f"{path.name} is not a model")
     if path.name == "slow":
         time.sleep(600)
-    facts = ModelFacts(architecture="hash", num_layers=1, vocab_size=VOCAB_SIZE, max_context_tokens=MAX_CONTEXT_TOKENS)
+    facts = ModelFacts(
+        architecture="hash",
+        num_layers=1,
+        vocab_size=VOCAB_SIZE,
+        max_context_tokens=MAX_CONTEXT_TOKENS,
+        dtype="int64",
+    )
     return EngineModel(HashBackend(), HashVocabulary(), facts)
 
 

@@ -1,0 +1,105 @@
+"""One life of the engine process, as the event loop that started it sees it: start, send, hear, end.
+
+Two threads do the waiting: one blocks on what the engine says, one on what it is told, so that neither a full pipe nor
+a silent engine holds up the loop. What to do about a dead engine is `client`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Pipe
+from queue import SimpleQueue
+from typing import Any
+
+from predictor.llm.messages import Command, EngineSpec, Message
+
+END_TIMEOUT_S = 10.0
+
+
+class EngineProcess:
+    """Starts the process when made. Must be made on a running event loop, whose thread outlives the process: Linux
+    tells a child of its parent's death when the *thread* ends that made it.
+
+    on_message and on_exit are called on that loop, in the order of the events; nothing comes after on_exit. What is
+    sent is bounded by the caller: a request and an abort for each request that it holds.
+    """
+
+    def __init__(self, spec: EngineSpec, on_message: Callable[[Message], None], on_exit: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_message = on_message
+        self._on_exit = on_exit
+        self._exited = asyncio.Event()
+        self._end: asyncio.Task[int] | None = None
+        self._outbox: SimpleQueue[EngineSpec | Command | None] = SimpleQueue()
+        self._pipe, engine_end = Pipe()
+        try:
+            # A fresh interpreter, not a fork: gRPC's threads and locks do not survive a fork. And not
+            # multiprocessing's spawn, which would run the caller's __main__ again and leave a tracker process behind.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "predictor.llm.worker", str(engine_end.fileno()), str(os.getpid())],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[engine_end.fileno()],
+            )
+        finally:
+            # Only the engine may hold its end: its death is then the end of the pipe.
+            engine_end.close()
+        self._threads = [threading.Thread(target=t, name="engine-pipe", daemon=True) for t in (self._hear, self._tell)]
+        for thread in self._threads:
+            thread.start()
+        self._outbox.put(spec)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, command: Command) -> None:
+        """Send soon; never blocks. What is sent to a dead engine is lost."""
+        self._outbox.put(command)
+
+    async def wait_exited(self, timeout_s: float) -> bool:
+        """Wait until the engine is gone, and say whether it is."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._exited.wait(), timeout_s)
+        return self._exited.is_set()
+
+    async def end(self) -> int:
+        """Kill the engine if it still runs, reap it, and close the pipe. Safe to call twice, and to cancel.
+
+        Returns the exit status: negative for a signal.
+        """
+        if self._end is None:
+            self._process.kill()
+            self._end = asyncio.create_task(asyncio.to_thread(self._reap))
+        return await asyncio.shield(self._end)
+
+    def _reap(self) -> int:
+        status = self._process.wait(END_TIMEOUT_S)
+        self._outbox.put(None)
+        for thread in self._threads:
+            thread.join(END_TIMEOUT_S)
+        # Closed only now: closed under a blocked read, the descriptor may be another file's when the read goes on.
+        self._pipe.close()
+        return status
+
+    def _hear(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._call(self._on_message, self._pipe.recv())
+        self._call(self._exited.set)
+        self._call(self._on_exit)
+
+    def _tell(self) -> None:
+        with contextlib.suppress(OSError):
+            while (command := self._outbox.get()) is not None:
+                self._pipe.send(command)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(function, *args)

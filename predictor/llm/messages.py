@@ -1,0 +1,93 @@
+"""What the two sides of the engine's pipe say to each other. Plain values; both sides are the same installation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.errors import MeshError
+from predictor.llm.factory import TORCH_MODEL, ModelFacts
+from predictor.llm.limits import EngineLimits
+from predictor.llm.outputs import EngineOutput, EngineStats
+from predictor.llm.sequence import Request
+from predictor.llm.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """All that an engine process needs to start; the first message that it gets.
+
+    factory: "module:function" of a `factory.ModelFactory`.
+    """
+
+    path: Path
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    factory: str = TORCH_MODEL
+    log_level: str = "info"
+    log_format: str = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Run a request. arrived_at: seconds on the machine's monotonic clock, which both processes share."""
+
+    request: Request
+    arrived_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Answered with a Report, however idle the engine is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Exit, whatever still runs."""
+
+
+Command = Add | Abort | Ping | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """stage: what the engine is busy with; share: how much of it is done, 0 to 1."""
+
+    stage: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a loaded engine is. `limits` holds for every request."""
+
+    facts: ModelFacts
+    limits: EngineLimits
+    num_blocks: int
+    block_size: int
+    kv_cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    error: MeshError
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that one turn of the engine's loop brought."""
+
+    outputs: tuple[EngineOutput, ...]
+    stats: EngineStats
+
+
+Message = Loading | Ready | LoadFailed | Report
