@@ -16,7 +16,7 @@ from mesh import plugins
 from mesh.errors import Unavailable
 from mesh.logs import get_logger
 from mesh.storage import FetchProgress, fetch
-from predictor.runtimes.base import ModelArtifact, ModelMetadata, Runtime
+from predictor.runtimes.base import ModelArtifact, ModelMetadata, OnHealth, Runtime
 from predictor.statistics import ModelStatistics
 
 log = get_logger(__name__)
@@ -57,7 +57,7 @@ class ModelLoader:
         self._cache_dir = cache_dir
         self._runtimes = runtimes
 
-    async def load(self, spec: ModelSpec) -> LoadedModel:
+    async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
         """Raises the MeshError of whatever fails; then nothing of the model is left in memory."""
         # Importing a library can take seconds: not on the event loop.
         runtime = await asyncio.to_thread(self._make_runtime, spec.model_format)
@@ -71,7 +71,8 @@ class ModelLoader:
         if digest is None:
             digest = await asyncio.to_thread(artifact_digest, path)
         try:
-            await runtime.load(ModelArtifact(spec.name, spec.version, path, digest, spec.options), progress)
+            artifact = ModelArtifact(spec.name, spec.version, path, digest, spec.options)
+            await runtime.load(artifact, progress, on_health)
             progress("warm", 0, 1)
             await runtime.warm()
             progress("warm", 1, 1)

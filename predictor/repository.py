@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from mesh.errors import Conflict, Internal, InvalidInput, MeshError, ModelNotFound, ModelNotReady
 from mesh.logs import get_logger
 from predictor.loader import LoadedModel, ModelSpec
+from predictor.runtimes.base import OnHealth
 
 log = get_logger(__name__)
 
@@ -42,7 +44,7 @@ class ModelStatus:
 class Loader(Protocol):
     """What makes a model ready: `predictor.loader.ModelLoader`."""
 
-    async def load(self, spec: ModelSpec) -> LoadedModel:
+    async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
         """The loaded model; raises MeshError and leaves nothing behind."""
         ...
 
@@ -59,6 +61,7 @@ class _Entry:
         self.state = ModelState.UNAVAILABLE
         self.reason = "not loaded"
         self.model: LoadedModel | None = None
+        self.load_id: object = None  # tells the model in place from one before or after it
         self.loading: asyncio.Task[None] | None = None
 
 
@@ -82,6 +85,7 @@ class ModelRepository:
         self._on_change = on_change
         self._unload_timeout_s = unload_timeout_s
         self._uses: dict[LoadedModel, _Use] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self._is_settled = False
         self._is_draining = False
 
@@ -117,7 +121,7 @@ class ModelRepository:
         Raises ModelNotFound, InvalidInput for what is no version at all, and ModelNotReady with the reason.
         """
         entry = self._find(name, version)
-        if entry.model is None:
+        if entry.model is None or entry.state is not ModelState.READY:
             reason = f": {entry.reason}" if entry.reason else ""
             raise ModelNotReady(f"model '{name}' is {entry.state.value.lower()}{reason}")
         return entry.model
@@ -172,7 +176,7 @@ class ModelRepository:
         loading = [entry.loading for entry in self._entries.values() if entry.loading is not None]
         for task in loading:
             task.cancel()
-        await asyncio.gather(*loading, return_exceptions=True)
+        await asyncio.gather(*loading, *self._telling, return_exceptions=True)
         for entry in self._entries.values():
             model, entry.model = entry.model, None
             if model is not None:
@@ -203,7 +207,8 @@ class ModelRepository:
         try:
             if entry.model is None:
                 await self._set_state(entry, ModelState.LOADING, "")
-            model = await self._loader.load(entry.spec)
+            load_id = object()
+            model = await self._loader.load(entry.spec, partial(self._on_health, entry, load_id))
         except MeshError as error:
             log.error("model_failed", model=name, error=error.message)
             await self._failed(entry, error.message)
@@ -214,7 +219,7 @@ class ModelRepository:
             raise Internal(f"model '{name}' failed to load unexpectedly; the logs have it") from error
         else:
             self._uses[model] = _Use()
-            previous, entry.model = entry.model, model
+            previous, entry.model, entry.load_id = entry.model, model, load_id
             await self._set_state(entry, ModelState.READY, "")
             seconds = asyncio.get_running_loop().time() - started_s
             log.info("model_loaded", model=name, version=entry.spec.version, seconds=round(seconds, 3))
@@ -222,6 +227,16 @@ class ModelRepository:
                 await self._retire(previous)
         finally:
             entry.loading = None
+
+    def _on_health(self, entry: _Entry, load_id: object, is_healthy: bool, reason: str) -> None:
+        """A loaded model was lost, or is back; its requests are refused meanwhile."""
+        if entry.load_id is not load_id or entry.model is None:
+            return
+        state = ModelState.READY if is_healthy else ModelState.UNAVAILABLE
+        log.warning("model_health", model=entry.spec.name, is_healthy=is_healthy, reason=reason)
+        telling = asyncio.create_task(self._set_state(entry, state, reason))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
 
     async def _failed(self, entry: _Entry, reason: str) -> None:
         if entry.model is None:

@@ -19,6 +19,9 @@ Arrays = Mapping[str, NDArray[Any]]
 # (stage, done, total): total is None while it is not known. Called on the event loop.
 Progress = Callable[[str, int, int | None], None]
 
+# (is_healthy, reason): a loaded model stopped answering, or answers again. Called on the event loop.
+OnHealth = Callable[[bool, str], None]
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -72,8 +75,11 @@ class Runtime(Protocol):
         """Valid once `load` has returned."""
         ...
 
-    async def load(self, artifact: ModelArtifact, progress: Progress) -> None:
-        """Make the model ready. Raises CorruptArtifact, InvalidInput for an option, or Unavailable."""
+    async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
+        """Make the model ready. Raises CorruptArtifact, InvalidInput for an option, or Unavailable.
+
+        A model that runs elsewhere and may be lost reports so through `on_health`, after `load` has returned.
+        """
         ...
 
     async def warm(self) -> None:

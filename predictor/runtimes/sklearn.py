@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from mesh.errors import CorruptArtifact, InvalidInput
-from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, Progress, TensorSpec
+from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.runtimes.compute import ComputePool
 from predictor.runtimes.options import read_options
 
@@ -90,7 +90,7 @@ class SklearnRuntime:
         assert self._metadata is not None, "load() comes first"
         return self._metadata
 
-    async def load(self, artifact: ModelArtifact, progress: Progress) -> None:
+    async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         options = read_options(artifact.options, SklearnOptions)
         self._pool = ComputePool(
             f"model '{artifact.name}'", num_threads=options.num_threads, max_pending=options.max_pending

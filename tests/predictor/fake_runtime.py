@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import numpy as np
 
 from predictor.loader import LoadedModel, ModelSpec
-from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, Progress, TensorSpec
+from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.statistics import ModelStatistics
 
 DATATYPES = ("BOOL", "UINT8", "UINT64", "INT8", "INT16", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES")
@@ -41,7 +41,7 @@ class IdentityRuntime:
             is_decoupled=self.is_decoupled,
         )
 
-    async def load(self, artifact: ModelArtifact, progress: Progress) -> None:
+    async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         progress("load", 1, 1)
 
     async def warm(self) -> None:
@@ -76,9 +76,10 @@ class FakeLoader:
         self.failures: dict[str, BaseException] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.runtimes: dict[str, IdentityRuntime] = {}
+        self.on_health: dict[str, OnHealth] = {}
         self.num_loads = 0
 
-    async def load(self, spec: ModelSpec) -> LoadedModel:
+    async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
         self.num_loads += 1
         if spec.name in self.gates:
             await self.gates[spec.name].wait()
@@ -86,6 +87,7 @@ class FakeLoader:
             raise self.failures[spec.name]
         runtime = CountdownRuntime() if spec.model_format == "countdown" else IdentityRuntime()
         self.runtimes[spec.name] = runtime
+        self.on_health[spec.name] = on_health
         return LoadedModel(spec, "0" * 64, runtime, ModelStatistics())
 
 

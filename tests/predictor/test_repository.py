@@ -218,6 +218,32 @@ async def test_a_model_that_loads_is_not_unloaded() -> None:
     await loading
 
 
+async def test_a_model_that_is_lost_refuses_requests_until_it_is_back() -> None:
+    repository = Repository("a")
+    await repository.load_all()
+
+    repository.loader.on_health["a"](False, "the engine died")
+    await until(lambda: repository.told[-1] == ("a", False))
+
+    assert repository.state("a") == (ModelState.UNAVAILABLE, "the engine died")
+    with pytest.raises(ModelNotReady, match="model 'a' is unavailable: the engine died"):
+        repository.get("a")
+    repository.loader.on_health["a"](True, "")
+    await until(lambda: repository.is_model_ready("a"))
+    assert repository.told[-1] == ("a", True)
+
+
+async def test_the_health_of_a_model_that_was_replaced_does_not_matter() -> None:
+    repository = Repository("a")
+    await repository.load_all()
+    old = repository.loader.on_health["a"]
+    await repository.load("a")
+
+    old(False, "the engine stopped")
+
+    assert repository.is_model_ready("a")
+
+
 async def test_drain_says_not_ready_and_serves_on() -> None:
     repository = Repository("a")
     await repository.load_all()

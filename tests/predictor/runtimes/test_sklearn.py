@@ -41,7 +41,7 @@ def folder_with(tmp_path: Path, model: Any, metadata: Any = None) -> Path:
 
 async def loaded(path: Path, **options: str) -> SklearnRuntime:
     runtime = SklearnRuntime()
-    await runtime.load(artifact(path, **options), lambda stage, done, total: None)
+    await runtime.load(artifact(path, **options), lambda *progress: None, lambda *health: None)
     await runtime.warm()
     return runtime
 

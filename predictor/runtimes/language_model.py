@@ -1,0 +1,86 @@
+"""What a runtime offers beyond arrays when its model is a language model: tokens in, tokens and text out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput
+from predictor.llm.sequence import GenerationRequest, ScoreRequest
+from predictor.runtimes.base import Runtime
+from predictor.runtimes.generation import GenerationOptions
+from predictor.runtimes.observations import GenerationObservations
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelDescription:
+    """What a caller must know to prepare prompts. Texts are empty where the model has none.
+
+    max_context_tokens: longest prompt and output together, in tokens.
+    """
+
+    architecture: str
+    max_context_tokens: int
+    vocab_size: int
+    chat_template: str
+    bos_token: str
+    eos_token: str
+    eos_token_ids: tuple[int, ...]
+
+
+@runtime_checkable
+class LanguageModelRuntime(Runtime, Protocol):
+    """One loaded language model."""
+
+    @property
+    def description(self) -> LanguageModelDescription:
+        """Valid once `load` has returned."""
+        ...
+
+    @property
+    def observations(self) -> GenerationObservations:
+        """What the generations so far took."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """The engine as of its last step."""
+        ...
+
+    async def encode_prompt(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt, with the begin-of-text token in front where the model wants one.
+
+        Special tokens that are written out are recognised. Raises PromptTooLong or InvalidInput.
+        """
+        ...
+
+    async def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that follows another: nothing is put in front."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Bytes of a token; none for special tokens. May be a part of a character."""
+        ...
+
+    def make_request(
+        self,
+        prompt_token_ids: tuple[int, ...],
+        options: GenerationOptions,
+        *,
+        continue_from: tuple[int, ...] = (),
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> GenerationRequest:
+        """The request for `generate`, with a seed drawn and the longest output filled in where they were open."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationOutput, None]:
+        """Outputs as they come; the last has a finish_reason. Closing the generator frees what the request holds.
+
+        Raises InvalidInput, PromptTooLong, Overloaded or ModelNotReady before the first output; Unavailable later.
+        """
+        ...
+
+    async def score(self, request: ScoreRequest) -> ScoreOutput:
+        """Log-probabilities of the request's targets. Raises as `generate` does."""
+        ...

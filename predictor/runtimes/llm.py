@@ -1,0 +1,210 @@
+"""Language models from GGUF files, computed by the engine in a process of its own.
+
+As a runtime of arrays it speaks the tensor names of Triton's LLM backends: `text_input`, `stream`,
+`sampling_parameters` (JSON) and `exclude_input_in_output` in, `text_output` out. As a language model it passes tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+
+from mesh.context import current, new_request_id
+from mesh.errors import InvalidInput
+from predictor.llm.client import EngineClient
+from predictor.llm.messages import EngineSpec
+from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput
+from predictor.llm.sequence import GenerationRequest, ScoreRequest
+from predictor.llm.settings import EngineSettings
+from predictor.llm.supervisor import EngineState
+from predictor.llm.tokenizer import Tokenizer, read_spec
+from predictor.llm.weights.gguf import GgufFile
+from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
+from predictor.runtimes.generation import GenerationOptions, build_request, parse_options
+from predictor.runtimes.language_model import LanguageModelDescription
+from predictor.runtimes.observations import GapWatch, GenerationObservations
+from predictor.runtimes.options import read_options
+
+METADATA = ModelMetadata(
+    platform="meshserve_llm",
+    backend="llm",
+    inputs=(
+        TensorSpec("text_input", "BYTES", (1,)),
+        TensorSpec("stream", "BOOL", (1,), optional=True),
+        TensorSpec("sampling_parameters", "BYTES", (1,), optional=True),
+        TensorSpec("exclude_input_in_output", "BOOL", (1,), optional=True),
+    ),
+    outputs=(TensorSpec("text_output", "BYTES", (1,)),),
+    is_decoupled=True,
+)
+
+
+def draw_seed() -> int:
+    """A seed that every JSON reader takes exactly: below 2^53."""
+    return secrets.randbits(53)
+
+
+class LlmRuntime:
+    """One engine and its tokenizer. `draw_seed` gives seeds to requests that bring none."""
+
+    def __init__(self, draw_seed: Callable[[], int] = draw_seed) -> None:
+        self.observations = GenerationObservations()
+        self._draw_seed = draw_seed
+        self._tokenizer: Tokenizer | None = None
+        self._engine: EngineClient | None = None
+        self._is_loaded = False
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        return METADATA
+
+    @property
+    def description(self) -> LanguageModelDescription:
+        engine, tokenizer = self._loaded()
+        return LanguageModelDescription(
+            architecture=engine.info.facts.architecture,
+            max_context_tokens=engine.info.limits.max_context_tokens,
+            vocab_size=engine.info.limits.vocab_size,
+            chat_template=tokenizer.chat_template or "",
+            bos_token=tokenizer.bos_token or "",
+            eos_token=tokenizer.eos_token or "",
+            eos_token_ids=tuple(sorted(tokenizer.eos_ids)),
+        )
+
+    async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
+        settings = read_options(artifact.options, EngineSettings)
+        progress("tokenizer", 0, 1)
+        self._tokenizer = await asyncio.to_thread(_read_tokenizer, artifact.path)
+        progress("tokenizer", 1, 1)
+
+        def on_state(state: EngineState) -> None:
+            if self._is_loaded:
+                on_health(
+                    state is EngineState.READY, "" if state is EngineState.READY else f"the engine is {state.value}"
+                )
+
+        self._engine = EngineClient(EngineSpec(artifact.path, settings), self._tokenizer, on_state)
+        await self._engine.start(lambda stage, share: progress(stage, round(100 * share), 100))
+        self._is_loaded = True
+
+    async def warm(self) -> None:
+        """The engine has warmed itself up before it said that it is ready."""
+
+    async def unload(self) -> None:
+        self._is_loaded = False
+        if self._engine is not None:
+            await self._engine.stop()
+
+    def stats(self) -> EngineStats:
+        return self._loaded()[0].stats()
+
+    async def encode_prompt(self, text: str) -> tuple[int, ...]:
+        engine, tokenizer = self._loaded()
+        token_ids = tuple(await engine.encode(text, add_special=True))
+        # A chat template writes the begin-of-text token out itself: once is enough.
+        if tokenizer.bos_id is not None and token_ids[:2] == (tokenizer.bos_id, tokenizer.bos_id):
+            return token_ids[1:]
+        return token_ids
+
+    async def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(await self._loaded()[0].encode(text))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self._loaded()[1].id_to_bytes(token_id)
+
+    def make_request(
+        self,
+        prompt_token_ids: tuple[int, ...],
+        options: GenerationOptions,
+        *,
+        continue_from: tuple[int, ...] = (),
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> GenerationRequest:
+        request = current()
+        return build_request(
+            request.request_id if request else new_request_id(),
+            prompt_token_ids,
+            options,
+            max_context_tokens=self._loaded()[0].info.limits.max_context_tokens,
+            draw_seed=self._draw_seed,
+            continue_from=continue_from,
+            priority=priority,
+            cache_salt=cache_salt,
+        )
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationOutput, None]:
+        gaps = GapWatch(self.observations.gap_s)
+        async with aclosing(self._loaded()[0].generate(request)) as outputs:
+            async for output in outputs:
+                gaps.saw(len(output.token_ids))
+                if output.finish_reason is not None:
+                    self.observations.finished(output)
+                yield output
+
+    async def score(self, request: ScoreRequest) -> ScoreOutput:
+        return await self._loaded()[0].score(request)
+
+    async def infer(self, inputs: Arrays) -> Arrays:
+        """The whole text at once, after the prompt unless the request excludes it."""
+        prompt = _text(inputs, "text_input")
+        request = await self._request(prompt, inputs)
+        parts = [] if _flag(inputs, "exclude_input_in_output", False) else [prompt]
+        async with aclosing(self.generate(request)) as outputs:
+            async for output in outputs:
+                parts.append(output.text)
+        return _answer("".join(parts))
+
+    async def infer_stream(self, inputs: Arrays) -> AsyncGenerator[Arrays, None]:
+        """With `stream`, one answer for each new piece of text; without, one for all of it."""
+        if not _flag(inputs, "stream", False):
+            yield await self.infer(inputs)
+            return
+        if not _flag(inputs, "exclude_input_in_output", True):
+            raise InvalidInput(
+                "exclude_input_in_output is false; a stream never repeats its input", field="exclude_input_in_output"
+            )
+        request = await self._request(_text(inputs, "text_input"), inputs)
+        is_empty = True
+        async with aclosing(self.generate(request)) as outputs:
+            async for output in outputs:
+                # A reader counts on one answer at least, also to an output without text.
+                if output.text or (output.finish_reason is not None and is_empty):
+                    is_empty = False
+                    yield _answer(output.text)
+
+    async def _request(self, prompt: str, inputs: Arrays) -> GenerationRequest:
+        options = GenerationOptions()
+        if "sampling_parameters" in inputs:
+            options = parse_options(bytes(inputs["sampling_parameters"].flat[0]))
+        return self.make_request(await self.encode_prompt(prompt), options)
+
+    def _loaded(self) -> tuple[EngineClient, Tokenizer]:
+        assert self._engine is not None and self._tokenizer is not None, "load() comes first"
+        return self._engine, self._tokenizer
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    """Not the loader's: that would bring torch into this process, which only the engine's needs."""
+    with GgufFile(path) as file:
+        return Tokenizer(read_spec(file))
+
+
+def _text(inputs: Arrays, name: str) -> str:
+    try:
+        return bytes(inputs[name].flat[0]).decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"input '{name}' is not UTF-8", field=name) from None
+
+
+def _flag(inputs: Arrays, name: str, default: bool) -> bool:
+    return bool(inputs[name].flat[0]) if name in inputs else default
+
+
+def _answer(text: str) -> Arrays:
+    return {"text_output": np.array([text.encode()], dtype=object)}
