@@ -1,1 +1,1 @@
-"""The explainer: says which parts of an input carry an answer, by asking the model about changed inputs. It never sees weights."""
+"""The explainer: which parts of an input carry an answer. It asks the model about changed inputs, never for weights."""

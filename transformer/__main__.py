@@ -6,18 +6,18 @@ import asyncio
 import sys
 import time
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 
-from mesh import logs
+from mesh import logs, model_index
 from mesh.announce import Announcer
 from mesh.discovery import Discovery
+from mesh.model_index import ModelIndex
 from mesh.pool import EndpointPool
 from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
 from mesh.v1.explain_pb2_grpc import add_ExplainServiceServicer_to_server
 from mesh.v1.language_model_pb2_grpc import add_LanguageModelServicer_to_server
 from mesh.v1.registry_pb2 import SERVICE_KIND_TRANSFORMER, Replica
-from transformer import infer_proxy
+from mesh.version import software_version
 from transformer.descriptions import Descriptions
 from transformer.infer_proxy import InferProxy, add_InferProxy_to_server
 from transformer.metrics import TransformerMetrics
@@ -48,11 +48,17 @@ async def serve(settings: TransformerSettings) -> None:
     prompts = Prompts(descriptions, steps, TransformerMetrics(server.metrics_registry))
     pipeline = Pipeline(next_hops, prompts, descriptions)
     draining = asyncio.Event()
-    proxy = InferProxy(next_hops, lambda: discovery.view, lambda: not draining.is_set(), _software_version())
+    index = ModelIndex(
+        "transformer",
+        view=lambda: discovery.view,
+        version=software_version(),
+        extensions=("model_repository", "model_configuration", "statistics", "streaming"),
+        is_ready=lambda: not draining.is_set(),
+    )
 
     server.add(add_LanguageModelServicer_to_server, TransformerLanguageModel(pipeline), "mesh.v1.LanguageModel")
     server.add(add_ExplainServiceServicer_to_server, TransformerExplainService(pipeline), "mesh.v1.ExplainService")
-    server.add(add_InferProxy_to_server, proxy, infer_proxy.SERVICE)
+    server.add(add_InferProxy_to_server, InferProxy(next_hops, index), model_index.SERVICE)
 
     async def begin_drain() -> None:
         draining.set()
@@ -79,13 +85,6 @@ async def _announce(server: MeshServer, settings: TransformerSettings) -> None:
     announcer = Announcer(settings.registry, replica, settings.lease_s)
     server.on_drain(announcer.withdraw)
     await announcer.start()
-
-
-def _software_version() -> str:
-    try:
-        return version("meshserve")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"
 
 
 def main() -> int:

@@ -82,6 +82,6 @@ def _draw_orders(num_players: int, options: Options) -> NDArray[np.intp]:
 
 def _coalitions_along(orders: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Who is present before the first player joins, after it, and so on: [K, P + 1, P]."""
-    num_orders, num_players = orders.shape
+    num_players = orders.shape[1]
     rank = np.argsort(orders, axis=1)  # at which step each player joins
     return rank[:, None, :] < np.arange(num_players + 1)[None, :, None]
