@@ -1,22 +1,29 @@
 """`python -m predictor`: reads the settings, puts the predictor together, and runs it until SIGTERM.
 
-Start order: bind the ports (a taken one ends the start at once), announce, then load the models while the first of
-them may answer already. Failing models are reported, not fatal.
+The order of the start: bind the ports (a taken one ends it at once), make the replica known, then load all models at
+the same time. A model answers as soon as it is loaded; one that fails is reported and stops nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from importlib.metadata import PackageNotFoundError, version
 
 from mesh import logs
+from mesh.announce import Announcer
 from mesh.logs import get_logger
 from mesh.oip import open_inference_pb2_grpc as oip_grpc
 from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
+from mesh.v1 import language_model_pb2_grpc as lm_grpc
+from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica
 from predictor.deployed import deployed_models
+from predictor.language_model_servicer import LanguageModelServicer
 from predictor.loader import ModelLoader
+from predictor.metrics import ModelCollector
+from predictor.presence import Presence
 from predictor.repository import ModelRepository
 from predictor.runtimes import RUNTIMES
 from predictor.servicer import OpenInferenceServicer
@@ -36,25 +43,54 @@ async def serve(settings: PredictorSettings) -> None:
     """Serve until SIGTERM. Raises MeshError when the start fails: a port is taken, or the deployments are wrong."""
     specs = deployed_models(settings.deployments, settings.model)
     server = MeshServer(settings, name="predictor")
+    presence = Presence(server.health, specs)
     repository = ModelRepository(
         specs,
         ModelLoader(settings.cache_dir.expanduser(), RUNTIMES),
-        server.health.set,
+        presence.model_changed,
         unload_timeout_s=settings.unload_timeout_s,
     )
-    server.add(
-        oip_grpc.add_GRPCInferenceServiceServicer_to_server,
-        OpenInferenceServicer(repository, _software_version()),
-        "inference.GRPCInferenceService",
-    )
+    _add_services(server, repository)
+
+    async def drain() -> None:
+        repository.drain()
+        await presence.withdraw()
+
+    server.on_drain(drain)
     server.on_close(repository.close)
+    server.on_close(presence.withdraw)
     await server.start()
+    if settings.registry is not None:
+        await presence.announce(Announcer(settings.registry, _replica(server), settings.lease_s))
     loading = asyncio.create_task(repository.load_all())
     try:
         await server.serve_until_terminated()
     finally:
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
+
+
+def _add_services(server: MeshServer, repository: ModelRepository) -> None:
+    server.add(
+        oip_grpc.add_GRPCInferenceServiceServicer_to_server,
+        OpenInferenceServicer(repository, _software_version()),
+        "inference.GRPCInferenceService",
+    )
+    server.add(
+        lm_grpc.add_LanguageModelServicer_to_server,
+        LanguageModelServicer(repository, lambda: server.address),
+        "mesh.v1.LanguageModel",
+    )
+    server.metrics_registry.register(ModelCollector(repository))
+
+
+def _replica(server: MeshServer) -> Replica:
+    return Replica(
+        id=f"predictor-{uuid.uuid4().hex[:12]}",
+        kind=SERVICE_KIND_PREDICTOR,
+        address=server.address,
+        metrics_address=server.metrics_address,
+    )
 
 
 def _software_version() -> str:

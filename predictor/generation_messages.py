@@ -1,0 +1,110 @@
+"""Generations and scores as mesh.v1 messages, and sampling parameters from them. Pure translation; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mesh.v1 import language_model_pb2 as lm
+from predictor.llm.outputs import GenerationOutput, ScoreOutput
+from predictor.llm.sequence import FinishReason, GenerationRequest, ScoreRequest
+from predictor.llm.step import TokenLogprobs
+from predictor.loader import LoadedModel
+from predictor.runtimes.generation import GenerationOptions
+from predictor.runtimes.language_model import LanguageModelDescription
+
+TokenBytes = Callable[[int], bytes]
+
+_FINISH_REASONS = {
+    FinishReason.STOP: lm.FINISH_REASON_STOP,
+    FinishReason.LENGTH: lm.FINISH_REASON_LENGTH,
+    FinishReason.ABORT: lm.FINISH_REASON_ABORT,
+}
+
+
+def options_of(sampling: lm.SamplingParameters) -> GenerationOptions:
+    """What is set; all else has GenerationOptions' defaults. Names and defaults are the same in both places."""
+    return GenerationOptions(
+        **{field.name: tuple(value) if field.is_repeated else value for field, value in sampling.ListFields()}
+    )
+
+
+def start_message(model: LoadedModel, request: GenerationRequest, replica: str) -> lm.GenerationStart:
+    return lm.GenerationStart(
+        model_name=model.spec.name,
+        model_version=model.spec.version,
+        model_digest=model.digest,
+        seed=request.sampling.seed,
+        prompt_tokens=len(request.prompt_token_ids),
+        replica=replica,
+    )
+
+
+def output_message(
+    output: GenerationOutput, start: lm.GenerationStart | None, token_bytes: TokenBytes
+) -> lm.GenerateResponse:
+    """`start` goes with the first output; reason, usage and timings with the last."""
+    response = lm.GenerateResponse(
+        start=start,
+        text=output.text,
+        token_ids=output.token_ids,
+        logprobs=[
+            _position(token_id, logprobs, token_bytes)
+            for token_id, logprobs in zip(output.token_ids, output.logprobs, strict=False)
+        ],
+    )
+    if output.finish_reason is not None:
+        response.finish_reason = _FINISH_REASONS[output.finish_reason]
+        response.usage.prompt_tokens = output.usage.num_prompt_tokens
+        response.usage.cached_tokens = output.usage.num_cached_tokens
+        response.usage.output_tokens = output.usage.num_output_tokens
+    if output.timings is not None:
+        response.timings.queue_s = output.timings.queue_s
+        response.timings.first_token_s = output.timings.first_token_s
+        response.timings.total_s = output.timings.total_s
+    return response
+
+
+def score_message(
+    model: LoadedModel, items: Sequence[ScoreRequest], outputs: Sequence[ScoreOutput]
+) -> lm.ScoreResponse:
+    return lm.ScoreResponse(
+        model_name=model.spec.name,
+        model_version=model.spec.version,
+        results=[
+            lm.ScoreResponse.Result(token_ids=item.target_token_ids, logprobs=output.logprobs)
+            for item, output in zip(items, outputs, strict=True)
+        ],
+        usage=lm.Usage(
+            prompt_tokens=sum(len(item.prefix_token_ids) + len(item.target_token_ids) for item in items),
+            cached_tokens=sum(output.usage.num_cached_tokens for output in outputs),
+        ),
+    )
+
+
+def description_message(model: LoadedModel, description: LanguageModelDescription) -> lm.DescribeModelResponse:
+    return lm.DescribeModelResponse(
+        model_name=model.spec.name,
+        model_version=model.spec.version,
+        model_digest=model.digest,
+        architecture=description.architecture,
+        max_context_tokens=description.max_context_tokens,
+        vocab_size=description.vocab_size,
+        chat_template=description.chat_template,
+        bos_token=description.bos_token,
+        eos_token=description.eos_token,
+        eos_token_ids=description.eos_token_ids,
+    )
+
+
+def _position(token_id: int, logprobs: TokenLogprobs, token_bytes: TokenBytes) -> lm.PositionLogprobs:
+    return lm.PositionLogprobs(
+        chosen=_token(token_id, logprobs.logprob, token_bytes),
+        top=[_token(other, logprob, token_bytes) for other, logprob in logprobs.top],
+    )
+
+
+def _token(token_id: int, logprob: float, token_bytes: TokenBytes) -> lm.TokenLogprob:
+    octets = token_bytes(token_id)
+    return lm.TokenLogprob(
+        token_id=token_id, text=octets.decode("utf-8", errors="replace"), logprob=logprob, token_bytes=octets
+    )
