@@ -1,0 +1,58 @@
+"""The gateway's own metrics: requests by route and deployment, on top of the RPC metrics that every service has.
+
+Labels are bounded: route templates, names of known deployments, status codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gateway.exchange import Exchange
+
+LATENCY_BUCKETS_S = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 20, 40, 60, 120, 240, 480, 960),
+)
+FIRST_TOKEN_BUCKETS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560),
+)
+NO_DEPLOYMENT = "_none"
+
+
+class GatewayMetrics:
+    """`observe` is a sink for finished exchanges."""
+
+    def __init__(self, registry: CollectorRegistry, in_flight: Callable[[], float]) -> None:
+        self._requests = Counter(
+            "meshserve_gateway_requests",
+            "Requests answered, by route, deployment ('_none': no known one) and HTTP status or gRPC code.",
+            ["protocol", "route", "deployment", "code"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "meshserve_gateway_request_duration_seconds",
+            "Seconds from the arrival of a request to the end of its answer.",
+            ["protocol", "route", "deployment"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "meshserve_gateway_time_to_first_token_seconds",
+            "Seconds from the arrival of a request to its first generated token.",
+            ["protocol", "deployment"],
+            buckets=FIRST_TOKEN_BUCKETS_S,
+            registry=registry,
+        )
+        running = Gauge("meshserve_gateway_requests_in_flight", "Requests being answered now.", registry=registry)
+        running.set_function(in_flight)
+
+    def observe(self, exchange: Exchange) -> None:
+        """Count a finished exchange."""
+        deployment = exchange.deployment or NO_DEPLOYMENT
+        self._requests.labels(exchange.protocol, exchange.route, deployment, exchange.status).inc()
+        self._duration.labels(exchange.protocol, exchange.route, deployment).observe(exchange.total_s)
+        if exchange.first_token_s is not None:
+            self._first_token.labels(exchange.protocol, deployment).observe(exchange.first_token_s)

@@ -1,0 +1,1 @@
+"""The public HTTP protocols, one file each; `gateway.routes` lists their routes."""

@@ -1,0 +1,70 @@
+"""All HTTP routes of the gateway, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.dataplane import Dataplane
+from gateway.repository import RepositoryControl
+from gateway.rest.openai import OpenAIRoutes
+from gateway.rest.sse import exchange_of
+from gateway.rest.v1 import V1Routes
+from gateway.rest.v2 import V2Routes
+from gateway.rest.v2_generate import V2GenerateRoutes
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Route]:
+    """The routes, the ones that requests take most often first."""
+    openai, v1 = OpenAIRoutes(dataplane), V1Routes(dataplane)
+    v2, v2_generate = V2Routes(dataplane, repository), V2GenerateRoutes(dataplane)
+    return [
+        _post("/v1/chat/completions", _prediction(openai.chat_completions)),
+        _post("/v1/completions", _prediction(openai.completions)),
+        *_of_model("POST", "/infer", _prediction(v2.infer)),
+        *_of_model("POST", "/generate", _prediction(v2_generate.generate)),
+        *_of_model("POST", "/generate_stream", _prediction(v2_generate.generate_stream)),
+        _post("/v1/models/{model}:predict", _prediction(v1.predict)),
+        _post("/v1/models/{model}:explain", _prediction(v1.explain)),
+        _get("/v1/models", openai.list_models),
+        _get("/v1/models/{model}", openai.get_model),
+        _get("/v2", v2.metadata),
+        _get("/v2/health/live", v2.live),
+        _get("/v2/health/ready", v2.ready),
+        *_of_model("GET", "", v2.model_metadata),
+        *_of_model("GET", "/ready", v2.model_ready),
+        *_of_model("GET", "/config", v2.model_config),
+        *_of_model("GET", "/stats", v2.model_statistics),
+        _post("/v2/repository/index", v2.repository_index),
+        _post("/v2/repository/models/{model}/load", v2.load),
+        _post("/v2/repository/models/{model}/unload", v2.unload),
+    ]
+
+
+def _get(path: str, handler: Handler) -> Route:
+    return Route(path, handler, methods=["GET"])
+
+
+def _post(path: str, handler: Handler) -> Route:
+    return Route(path, handler, methods=["POST"])
+
+
+def _of_model(method: str, suffix: str, handler: Handler) -> list[Route]:
+    """A route with and one without a version."""
+    paths = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+    return [Route(path + suffix, handler, methods=[method]) for path in paths]
+
+
+def _prediction(handler: Handler) -> Handler:
+    """Mark what the handler answers as a prediction: it leaves a record, also when it fails."""
+
+    async def predict(request: Request) -> Response:
+        exchange_of(request).is_prediction = True
+        return await handler(request)
+
+    return predict
