@@ -99,8 +99,12 @@ def service_specs(
         build.service("explainer", environment=_ONE_THREAD),
         build.service(
             "gateway",
-            ("--http-port", str(ports.gateway_http)),
+            (
+                *("--http-port", str(ports.gateway_http)),
+                *("--prediction-log-file", str(state.prediction_log_file)),
+            ),
             _ONE_THREAD,
+            health_names=models,
             http_address=f"{host}:{ports.gateway_http}",
         ),
     )

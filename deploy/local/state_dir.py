@@ -36,6 +36,10 @@ class StateDir:
         return self.path / "traces.jsonl"
 
     @property
+    def prediction_log_file(self) -> Path:
+        return self.path / "predictions.jsonl"
+
+    @property
     def models(self) -> Path:
         return self.path / "models"
 

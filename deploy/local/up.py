@@ -22,8 +22,6 @@ from deploy.local.seed import remove_other_deployments
 from deploy.local.state_dir import DEFAULT, StateDir
 from deploy.local.supervisor import Supervisor
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
@@ -64,8 +62,13 @@ async def up(options: UpOptions, report: Report) -> None:
             prepare=functools.partial(train_missing_models, state, deployments, report),
             after_start={"registry": functools.partial(remove_other_deployments, registry.grpc_address, names, report)},
         )
-        with _stopped_by_signals(supervisor):
-            await supervisor.run()
+        await supervise(supervisor)
+
+
+async def supervise(supervisor: Supervisor) -> None:
+    """Run `supervisor` until SIGINT, SIGTERM or SIGHUP; the second of them kills what has not ended yet."""
+    with _stopped_by_signals(supervisor):
+        await supervisor.run()
 
 
 def gateway_url(host: str, ports: Ports) -> str:
@@ -83,8 +86,10 @@ def _ports(options: UpOptions) -> Ports:
 @contextmanager
 def _stopped_by_signals(supervisor: Supervisor) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    # What whoever started us wants ignored stays ignored: `nohup meshserve up &` outlives its terminal.
-    numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # `nohup meshserve up &` outlives its terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, supervisor.request_stop)
     try:

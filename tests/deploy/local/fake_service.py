@@ -69,9 +69,8 @@ def serve(arguments: argparse.Namespace, stopping: threading.Event) -> None:
     draft.replace(arguments.ready_file)
     say("listening", **record)
     if arguments.behaviour == "late-model":
-        for done_bytes in (10_000_000, 98_000_000):
-            fields = {"stage": "download", "done_bytes": done_bytes, "total_bytes": 98_000_000}
-            say("model_progress", model=arguments.model[0], **fields)
+        for done in (10_000_000, 98_000_000):
+            say("model_progress", model=arguments.model[0], stage="download", done=done, total=98_000_000)
         go = Path(f"{arguments.ready_file}.go")
         while not go.exists() and not stopping.wait(0.02):
             pass

@@ -146,7 +146,7 @@ async def test_a_model_on_its_way_is_awaited_with_its_progress(fake_mesh: Any) -
         await record.until(lambda: bool(record.of(StillWaiting)) and len(record.of(ModelProgress)) == 2)
         await record.until(lambda: record.of(StillWaiting)[-1].awaited == ("smollm2 (download, 98 of 98 MB)",))
         assert not record.of(MeshReady)
-        Path(f"{spec.ready_file}.go").touch()  # noqa: ASYNC240
+        Path(f"{spec.ready_file}.go").touch()
         await record.until_ready()
 
     assert record.of(ModelServing) == [ModelServing("smollm2")]
