@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mesh.v1 import language_model_pb2 as lm
 from predictor.llm.outputs import GenerationOutput, ScoreOutput
@@ -23,9 +24,10 @@ _FINISH_REASONS = {
 
 def options_of(sampling: lm.SamplingParameters) -> GenerationOptions:
     """What is set; all else has GenerationOptions' defaults. Names and defaults are the same in both places."""
-    return GenerationOptions(
-        **{field.name: tuple(value) if field.is_repeated else value for field, value in sampling.ListFields()}
-    )
+    given: dict[str, Any] = {  # Any: each field has its own type
+        field.name: tuple(value) if field.is_repeated else value for field, value in sampling.ListFields()
+    }
+    return GenerationOptions(**given)
 
 
 def start_message(model: LoadedModel, request: GenerationRequest, replica: str) -> lm.GenerationStart:
