@@ -7,6 +7,7 @@ import grpc.aio
 
 from mesh import errors
 from mesh.interceptors import client_chain
+from mesh.interceptors.error_trailers import error_from
 
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -43,4 +44,4 @@ def to_mesh_error(error: grpc.aio.AioRpcError) -> errors.MeshError:
         return errors.MessageTooLarge("the message is larger than the receiver takes")
     if code is grpc.StatusCode.UNKNOWN:
         return errors.Internal(details)
-    return errors.from_code_number(code.value[0], details)
+    return error_from(code.value[0], details, error.trailing_metadata() or ())

@@ -197,6 +197,17 @@ _BY_NUMBER: dict[int, type[MeshError]] = {
 }
 
 
-def from_code_number(number: int, message: str) -> MeshError:
-    """The error that a peer's canonical status stands for; what is not in the table is Internal."""
-    return _BY_NUMBER.get(number, Internal)(message)
+_BY_NAME: dict[str, type[MeshError]] = {
+    kind.__name__: kind for kind in list(globals().values()) if isinstance(kind, type) and issubclass(kind, MeshError)
+}
+
+
+def from_code_number(number: int, message: str, *, name: str = "", field: str | None = None) -> MeshError:
+    """The error that a peer's canonical status stands for; what is not in the table is Internal.
+
+    `name`: of the class, when the peer said it; one that is not known here or has another code does not count.
+    """
+    kind = _BY_NAME.get(name)
+    if kind is None or kind.code.number != number:
+        kind = _BY_NUMBER.get(number, Internal)
+    return kind(message, field=field)

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mesh import context, tracing
 from mesh.errors import MeshError
+from mesh.interceptors import error_trailers
 from mesh.logs import get_logger
 from mesh.metrics import RpcMetrics
 
@@ -167,9 +168,10 @@ class _Call:
         # The id also tells a caller that this process answered, and not a broken way to it (mesh/pool.py).
         request = context.current()
         trailers: tuple[tuple[str, str], ...] = ((context.REQUEST_ID_HEADER, request.request_id),) if request else ()
-        retry_after_s = getattr(error, "retry_after_s", None)
-        if retry_after_s is not None:
-            trailers = (*trailers, ("retry-after-s", f"{retry_after_s:g}"))
+        if isinstance(error, MeshError):
+            trailers += error_trailers.trailers_of(error)
+        elif isinstance(error, grpc.aio.AioRpcError):
+            trailers += error_trailers.passed_on(error.trailing_metadata() or ())
         return self._code, message, trailers
 
 
