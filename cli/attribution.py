@@ -33,13 +33,6 @@ def explanation_drawing(explanation: Any, row: int) -> RenderableType:
     return Group(title, attribution_table(attributions, "feature"))
 
 
-def method_line(answer: Any) -> str:
-    """How the explanation was made, in one line."""
-    calls = answer.get("predictor_calls")
-    cost = f", {calls} calls to the predictor" if calls is not None else ""
-    return f"{answer.get('method', 'unknown method')} on {answer['model_name']}{cost}"
-
-
 def attribution_table(attributions: list[Any], heading: str) -> Table:
     """One row per attribution, with a bar whose length is its share of the strongest."""
     largest = _largest(attributions)

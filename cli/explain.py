@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from cli import options
-from cli.attribution import explanation_drawing, method_line
+from cli.attribution import explanation_drawing
 from cli.data import read_data, rows_of
 from cli.failure import Failure
 from cli.gateway_client import GatewayClient
@@ -29,6 +29,7 @@ def explain(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="Longest answer when the model is asked for it.")
     ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Take the prompt as it is, without a chat template.")] = False,
     gateway: options.Gateway = None,
     state_dir: options.StateDirectory = DEFAULT,
     timeout: options.Timeout = 120.0,
@@ -40,11 +41,11 @@ def explain(
 
       meshserve explain iris --data '[[5.1, 3.5, 1.4, 0.2]]'
 
-      meshserve explain smollm2 "The capital of France is" --target " Paris"
+      meshserve explain smollm2 "What is the capital of France?"
 
-      meshserve explain smollm2 "What is the capital of France?" --json
+      meshserve explain smollm2 --raw "The capital of France is" --target " Paris" --json
     """
-    body = _body(prompt, data, target, max_tokens)
+    body = _body(prompt, raw, data, target, max_tokens)
     if method is not None:
         body["method"] = method
     with GatewayClient(find_target(gateway, state_dir).url, timeout_s=timeout) as client:
@@ -54,12 +55,13 @@ def explain(
         return
     console = Console()
     for row, explanation in enumerate(answer["explanations"]):
-        console.print(explanation_drawing(explanation, row), soft_wrap=False)
+        console.print(explanation_drawing(explanation, row))
         console.print()
-    console.print(method_line(answer), style="dim", highlight=False)
 
 
-def _body(prompt: str | None, data: str | None, target: str | None, max_tokens: int | None) -> dict[str, Any]:
+def _body(
+    prompt: str | None, raw: bool, data: str | None, target: str | None, max_tokens: int | None
+) -> dict[str, Any]:
     if (prompt is None) == (data is None):
         raise Failure(
             "there is nothing to explain" if prompt is None else "there are both a prompt and --data",
@@ -67,9 +69,6 @@ def _body(prompt: str | None, data: str | None, target: str | None, max_tokens: 
         )
     if data is not None:
         return {"instances": rows_of(read_data(data))}
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]}
-    if target is not None:
-        body["target"] = target
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
-    return body
+    asked = {"prompt": prompt} if raw else {"messages": [{"role": "user", "content": prompt}]}
+    chosen = {"target": target, "max_tokens": max_tokens}
+    return {"instances": [{**asked, **{name: value for name, value in chosen.items() if value is not None}}]}

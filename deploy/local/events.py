@@ -83,7 +83,7 @@ class ModelProgress:
         if self.counts_bytes:
             total = f" of {self.total / 1e6:.0f}" if self.total else ""
             return f"{self.stage}, {self.done / 1e6:.0f}{total} MB"
-        return f"{self.stage}, {self.done} of {self.total}" if self.total else self.stage
+        return f"{self.stage}, {self.done / self.total:.0%}" if self.total else self.stage
 
 
 @dataclass(frozen=True, slots=True)

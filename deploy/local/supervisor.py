@@ -35,6 +35,7 @@ class Patience:
     start_s: float = 120.0
     stop_s: float = GRACE_S + 3.0
     reminder_s: float = 10.0
+    impatient_s: float = 1.0
     num_starts: int = 3
     backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._dirty = asyncio.Event()
         self._stop_requested = asyncio.Event()
+        self._stop_requested_at = 0.0
         self._is_over = False
         self._models = tuple(deployment.name for deployment in deployments)
         self._serving_models: set[str] = set()
@@ -93,10 +95,13 @@ class Supervisor:
             self._state.run_file.unlink(missing_ok=True)
 
     def request_stop(self) -> None:
-        """Stop in order; asked a second time, kill everything at once."""
-        if self._stop_requested.is_set():
+        """Stop in order; asked again after `impatient_s`, kill everything at once."""
+        # One Ctrl-C may come as two signals: from the terminal, and from a `make` or `timeout` that passes it on.
+        if self._stop_requested.is_set() and self._now() - self._stop_requested_at >= self._patience.impatient_s:
             for service in self.services.values():
                 service.kill()
+        if not self._stop_requested.is_set():
+            self._stop_requested_at = self._now()
         self._stop_requested.set()
 
     def awaited(self) -> tuple[str, ...]:

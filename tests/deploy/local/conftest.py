@@ -89,12 +89,13 @@ class FakeMesh:
         start_s: float = 30.0,
         stop_s: float = 5.0,
         reminder_s: float = 0.2,
+        impatient_s: float = 0.0,
         backoff: BackoffPolicy | None = None,
     ) -> AsyncIterator[Supervisor]:
         """A running supervisor; stopped in order at the end, with its error raised if it has one."""
         self.state.path.mkdir(parents=True, exist_ok=True)
         models = [model for spec in specs for model in spec.health_names]
-        patience = Patience(start_s, stop_s, reminder_s, backoff=backoff or BackoffPolicy(first_s=0.05))
+        patience = Patience(start_s, stop_s, reminder_s, impatient_s, backoff=backoff or BackoffPolicy(first_s=0.05))
         supervisor = Supervisor(
             specs,
             self.state,

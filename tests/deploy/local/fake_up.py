@@ -1,4 +1,6 @@
-"""A supervisor of fake services in a process of its own, to be killed by tests: `python -m tests.deploy.local.fake_up STATE_DIR PORT…`.
+"""A supervisor of fake services in a process of its own, to be killed by tests.
+
+    python -m tests.deploy.local.fake_up STATE_DIR PORT…
 
 Prints the pid of each service as it starts, then "ready".
 """

@@ -26,7 +26,7 @@ def test_progress_of_other_stages_is_in_parts() -> None:
 
     assert event is not None
     assert event == ModelProgress("m", "load", 3, 30)
-    assert ModelProgress("m", "load", 3, 30).words == "load, 3 of 30"
+    assert ModelProgress("m", "load", 3, 30).words == "load, 10%"
 
 
 def test_a_failure_has_its_sentence() -> None:

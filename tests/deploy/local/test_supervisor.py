@@ -180,6 +180,16 @@ async def test_a_second_request_to_stop_kills_at_once(fake_mesh: Any) -> None:
     assert not is_alive(started.pid)
 
 
+async def test_one_ctrl_c_that_comes_as_two_signals_stops_in_order(fake_mesh: Any) -> None:
+    spec = fake_mesh.spec("gateway")
+
+    async with fake_mesh.supervised(spec, impatient_s=60) as supervisor:
+        await fake_mesh.record.until_ready()
+        supervisor.request_stop()
+
+    assert '"stopped"' in spec.log_path.read_text()
+
+
 async def test_a_stop_during_the_start_ends_what_was_started(fake_mesh: Any) -> None:
     async with fake_mesh.supervised(fake_mesh.spec("registry", behaviour="mute"), fake_mesh.spec("gateway")):
         await fake_mesh.record.until(lambda: bool(fake_mesh.record.of(ServiceStarted)))
