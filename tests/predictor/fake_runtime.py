@@ -70,9 +70,10 @@ class CountdownRuntime(IdentityRuntime):
 
 
 class FakeLoader:
-    """Loads `IdentityRuntime`s. `failures` by model name are raised; `gates` by model name are waited for."""
+    """Loads fakes by model format. `failures` by model name are raised; `gates` by model name are waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, **formats: type[IdentityRuntime]) -> None:
+        self.formats = formats
         self.failures: dict[str, BaseException] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.runtimes: dict[str, IdentityRuntime] = {}
@@ -85,7 +86,7 @@ class FakeLoader:
             await self.gates[spec.name].wait()
         if spec.name in self.failures:
             raise self.failures[spec.name]
-        runtime = CountdownRuntime() if spec.model_format == "countdown" else IdentityRuntime()
+        runtime = self.formats.get(spec.model_format, IdentityRuntime)()
         self.runtimes[spec.name] = runtime
         self.on_health[spec.name] = on_health
         return LoadedModel(spec, "0" * 64, runtime, ModelStatistics())

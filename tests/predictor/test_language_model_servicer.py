@@ -1,0 +1,253 @@
+"""LanguageModel at the predictor, through a real channel, in front of a model that echoes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import pytest
+
+from mesh.testing import serve_in_process
+from mesh.v1 import language_model_pb2 as lm
+from mesh.v1.language_model_pb2_grpc import LanguageModelStub, add_LanguageModelServicer_to_server
+from predictor.language_model_servicer import LanguageModelServicer
+from predictor.repository import ModelRepository
+from tests.predictor.fake_language_model import DRAWN_SEED, MAX_CONTEXT_TOKENS, EchoLanguageModel
+from tests.predictor.fake_runtime import FakeLoader, spec
+
+
+@dataclass
+class Served:
+    stub: LanguageModelStub
+    model: EchoLanguageModel
+
+    async def generate(self, request: lm.GenerateRequest) -> list[lm.GenerateResponse]:
+        return [response async for response in self.stub.Generate(request)]
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Served]:
+    loader = FakeLoader(echo=EchoLanguageModel)
+
+    async def on_change(name: str, is_ready: bool) -> None:
+        pass
+
+    repository = ModelRepository([spec("echo", "echo"), spec("table")], loader, on_change)
+    await repository.load_all()
+    servicer = LanguageModelServicer(repository, lambda: "host:1234")
+    async with serve_in_process((add_LanguageModelServicer_to_server, servicer)) as channel:
+        model = loader.runtimes["echo"]
+        assert isinstance(model, EchoLanguageModel)
+        yield Served(LanguageModelStub(channel), model)
+
+
+def request(text: str = "abc", **sampling: object) -> lm.GenerateRequest:
+    return lm.GenerateRequest(model_name="echo", text=text, sampling=lm.SamplingParameters(**sampling))  # type: ignore[arg-type]
+
+
+async def until_closed(model: EchoLanguageModel) -> None:
+    async with asyncio.timeout(5):
+        while model.num_open:  # noqa: ASYNC110 -- the condition belongs to the object under test
+            await asyncio.sleep(0.001)
+
+
+async def test_a_stream_starts_with_start_and_ends_with_reason_usage_and_timings() -> None:
+    async with serving() as served:
+        responses = await served.generate(request(max_tokens=4))
+
+    assert "".join(response.text for response in responses) == "abca"
+    assert [list(response.token_ids) for response in responses] == [[97], [98], [99], [97]]
+    assert responses[0].start == lm.GenerationStart(
+        model_name="echo",
+        model_version="1",
+        model_digest="0" * 64,
+        seed=DRAWN_SEED,
+        prompt_tokens=3,
+        replica="host:1234",
+    )
+    assert not any(response.HasField("start") for response in responses[1:])
+    assert not any(response.finish_reason for response in responses[:-1])
+    assert responses[-1].finish_reason == lm.FINISH_REASON_LENGTH
+    assert responses[-1].usage == lm.Usage(prompt_tokens=3, cached_tokens=3, output_tokens=4)
+    assert responses[-1].timings == lm.Timings(queue_s=0.1, first_token_s=0.2, total_s=0.3)
+
+
+async def test_every_sampling_parameter_reaches_the_engine() -> None:
+    async with serving() as served:
+        await served.generate(
+            lm.GenerateRequest(
+                model_name="echo",
+                token_ids=lm.TokenIds(ids=[5, 6]),
+                sampling=lm.SamplingParameters(
+                    temperature=0.0,
+                    top_k=7,
+                    top_p=0.5,
+                    min_p=0.25,
+                    seed=2**64 - 1,
+                    max_tokens=3,
+                    stop=["END"],
+                    stop_token_ids=[9],
+                    ignore_eos=True,
+                    logprobs=0,
+                ),
+                continue_from=[5],
+                priority=-2,
+                cache_salt="tenant",
+            )
+        )
+
+    [seen] = served.model.requests
+    assert seen.prompt_token_ids == (5, 6)
+    assert (seen.sampling.temperature, seen.sampling.top_k, seen.sampling.top_p) == (0.0, 7, 0.5)
+    assert (seen.sampling.min_p, seen.sampling.seed, seen.sampling.num_logprobs) == (0.25, 2**64 - 1, 0)
+    assert (seen.max_tokens, seen.stop, seen.stop_token_ids, seen.ignore_eos) == (3, ("END",), (9,), True)
+    assert (seen.continue_from, seen.priority, seen.cache_salt) == ((5,), -2, "tenant")
+
+
+async def test_what_is_not_set_has_the_default_of_the_proto() -> None:
+    async with serving() as served:
+        await served.generate(request())
+
+    [seen] = served.model.requests
+    assert (seen.sampling.temperature, seen.sampling.top_k, seen.sampling.top_p) == (1.0, 0, 1.0)
+    assert (seen.sampling.min_p, seen.sampling.num_logprobs) == (0.0, -1)
+    assert seen.sampling.seed == DRAWN_SEED
+    assert seen.max_tokens == MAX_CONTEXT_TOKENS - 3
+
+
+async def test_continuation_reports_only_what_is_new() -> None:
+    async with serving() as served:
+        responses = await served.generate(
+            lm.GenerateRequest(
+                model_name="echo", text="abc", sampling=lm.SamplingParameters(max_tokens=4), continue_from=[97, 98]
+            )
+        )
+
+    assert "".join(response.text for response in responses) == "ca"
+    assert responses[-1].usage.output_tokens == 2
+
+
+async def test_logprobs_name_tokens_with_text_and_bytes() -> None:
+    async with serving() as served:
+        [response] = await served.generate(request("é", max_tokens=1, logprobs=2))
+
+    [position] = response.logprobs
+    assert position.chosen == lm.TokenLogprob(token_id=0xC3, text="\ufffd", logprob=-0.5, token_bytes=b"\xc3")
+    assert position.top[1] == lm.TokenLogprob(token_id=0, text="", logprob=-2.0, token_bytes=b"")
+
+
+async def test_a_cancelled_call_ends_the_generation() -> None:
+    async with serving() as served:
+        served.model.gate = asyncio.Event()
+        served.model.gate.set()
+        call = served.stub.Generate(request())
+        await call.read()
+        served.model.gate.clear()
+
+        call.cancel()
+
+        await until_closed(served.model)
+
+
+async def test_a_passed_deadline_ends_the_generation() -> None:
+    async with serving() as served:
+        served.model.gate = asyncio.Event()
+
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await served.stub.Generate(request(), timeout=0.05).read()
+
+        assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until_closed(served.model)
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "sentence"),
+    [
+        (lm.GenerateRequest(model_name="other", text="a"), "NOT_FOUND", "model 'other' is not deployed"),
+        (lm.GenerateRequest(model_name="echo", model_version="9", text="a"), "NOT_FOUND", "no version 9"),
+        (lm.GenerateRequest(model_name="table", text="a"), "INVALID_ARGUMENT", "'table' is no language model"),
+        (lm.GenerateRequest(model_name="echo"), "INVALID_ARGUMENT", "prompt is not set"),
+        (
+            lm.GenerateRequest(model_name="echo", messages=lm.ChatMessages()),
+            "INVALID_ARGUMENT",
+            "prompt has messages: the transformer renders them",
+        ),
+        (request("x" * 70), "INVALID_ARGUMENT", "prompt has 70 tokens; the model takes 64"),
+    ],
+)
+async def test_a_bad_generation_is_refused_before_any_message(
+    bad: lm.GenerateRequest, code: str, sentence: str
+) -> None:
+    async with serving() as served:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await served.generate(bad)
+
+    assert refusal.value.code().name == code
+    assert sentence in (refusal.value.details() or "")
+
+
+async def test_scores_come_in_order_with_the_target_s_tokens() -> None:
+    item = lm.ScoreRequest.Item
+    async with serving() as served:
+        response = await served.stub.Score(
+            lm.ScoreRequest(
+                model_name="echo",
+                items=[
+                    item(text="ab", target_text="cd"),
+                    item(token_ids=lm.TokenIds(ids=[1]), target_token_ids=lm.TokenIds(ids=[7])),
+                ],
+                priority=-1,
+                cache_salt="salt",
+            )
+        )
+
+    assert [list(result.token_ids) for result in response.results] == [[99, 100], [7]]
+    assert [list(result.logprobs) for result in response.results] == [[-99.0, -100.0], [-7.0]]
+    assert response.usage == lm.Usage(prompt_tokens=6, cached_tokens=2)
+    assert (response.model_name, response.model_version) == ("echo", "1")
+    assert served.model.scored[0].prefix_token_ids == (97, 98)
+    assert (served.model.scored[0].priority, served.model.scored[0].cache_salt) == (-1, "salt")
+
+
+@pytest.mark.parametrize(
+    ("items", "sentence"),
+    [
+        ([], "items has 0 entries; it takes 1 to 1024"),
+        ([lm.ScoreRequest.Item(text="a", target_text="b")] * 1025, "items has 1025 entries"),
+        ([lm.ScoreRequest.Item(text="a")], "items[0].target is not set"),
+        ([lm.ScoreRequest.Item(target_text="a")], "items[0].prefix is not set"),
+        ([lm.ScoreRequest.Item(messages=lm.ChatMessages(), target_text="a")], "items[0].prefix has messages"),
+    ],
+)
+async def test_a_bad_score_request_names_the_item(items: list[lm.ScoreRequest.Item], sentence: str) -> None:
+    async with serving() as served:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await served.stub.Score(lm.ScoreRequest(model_name="echo", items=items))
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert sentence in (refusal.value.details() or "")
+
+
+async def test_tokenize_and_describe() -> None:
+    async with serving() as served:
+        tokens = await served.stub.Tokenize(lm.TokenizeRequest(model_name="echo", text="hi"))
+        description = await served.stub.DescribeModel(lm.DescribeModelRequest(model_name="echo"))
+        with pytest.raises(grpc.aio.AioRpcError, match="input has messages"):
+            await served.stub.Tokenize(lm.TokenizeRequest(model_name="echo", messages=lm.ChatMessages()))
+
+    assert list(tokens.token_ids) == [104, 105]
+    assert description == lm.DescribeModelResponse(
+        model_name="echo",
+        model_version="1",
+        model_digest="0" * 64,
+        architecture="echo",
+        max_context_tokens=MAX_CONTEXT_TOKENS,
+        vocab_size=256,
+        chat_template="{{ messages }}",
+        eos_token="<end>",
+        eos_token_ids=[0],
+    )
