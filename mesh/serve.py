@@ -64,7 +64,7 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
         # Two processes on one port would share its connections by chance; a taken port must be an error.
         ("grpc.so_reuseport", 0),
         # Clients may ping as often as our own channels do; the default answers GOAWAY below five minutes.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
 
