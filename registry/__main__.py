@@ -7,15 +7,16 @@ import sys
 import time
 import uuid
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 from mesh import logs
 from mesh.deployments import read_deployments
 from mesh.logs import get_logger
+from mesh.model_index import SERVICE as OPEN_INFERENCE
+from mesh.model_index import ModelIndex, add_ModelIndex_to_server
 from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
 from mesh.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
-from registry import oip
+from mesh.version import software_version
 from registry.catalog import Catalog
 from registry.control import ControlPlane, deployment_of
 from registry.database import Database
@@ -47,11 +48,11 @@ async def serve(settings: RegistrySettings) -> None:
     watch_log = WatchLog(uuid.uuid4().hex, known, settings.history_events, settings.max_watchers)
     leases = Leases(time.monotonic, settings.lease_s)
     control = ControlPlane(catalog, watch_log, leases)
-    index = oip.MeshIndex(lambda: control.view, _software_version())
+    index = ModelIndex("registry", view=lambda: control.view, version=software_version())
 
     register_metrics(server.metrics_registry, watch_log, leases)
     server.add(add_RegistryServiceServicer_to_server, RegistryServicer(catalog, control), "mesh.v1.RegistryService")
-    server.add(oip.add_MeshIndex_to_server, index, oip.SERVICE)
+    server.add(add_ModelIndex_to_server, index, OPEN_INFERENCE)
 
     async def close_database() -> None:
         await asyncio.to_thread(database.close)
@@ -62,13 +63,6 @@ async def serve(settings: RegistrySettings) -> None:
     await control.start(seed)
     await server.start()
     await server.serve_until_terminated()
-
-
-def _software_version() -> str:
-    try:
-        return version("meshserve")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "0"
 
 
 if __name__ == "__main__":

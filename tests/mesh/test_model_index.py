@@ -1,4 +1,4 @@
-"""The registry as a server of the Open Inference Protocol."""
+"""A service that runs no model, as a server of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import grpc
 import grpc.aio
 import pytest
 
+from mesh.model_index import ModelIndex, add_ModelIndex_to_server
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.testing import serve_in_process
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Deployment, PredictorSpec, Replica, ServedModel
 from mesh.view import MeshView
-from registry.oip import MeshIndex, add_MeshIndex_to_server
 
 
 def predictor(id_: str, **models: bool) -> Replica:
@@ -26,9 +26,11 @@ VIEW = MeshView(
     replicas={r.id: r for r in (predictor("r1", iris=True, llm=False), predictor("r2", iris=False))},
 )
 
+INDEX = ModelIndex("registry", view=lambda: VIEW, version="1.2")
+
 
 async def test_server_answers_for_itself() -> None:
-    async with serve_in_process((add_MeshIndex_to_server, MeshIndex(lambda: VIEW, "1.2"))) as channel:
+    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
         stub = GRPCInferenceServiceStub(channel)
         assert (await stub.ServerLive(oip.ServerLiveRequest())).live
         assert (await stub.ServerReady(oip.ServerReadyRequest())).ready
@@ -38,7 +40,7 @@ async def test_server_answers_for_itself() -> None:
 
 
 async def test_index_says_what_is_loaded_where() -> None:
-    async with serve_in_process((add_MeshIndex_to_server, MeshIndex(lambda: VIEW, "1"))) as channel:
+    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
         stub = GRPCInferenceServiceStub(channel)
         everything = await stub.RepositoryIndex(oip.RepositoryIndexRequest())
         ready = await stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True))
@@ -56,16 +58,16 @@ async def test_index_says_what_is_loaded_where() -> None:
     [("iris", "", True), ("iris", "1", True), ("iris", "9", False), ("llm", "", False), ("none", "", False)],
 )
 async def test_model_is_ready_when_one_replica_is(name: str, version: str, ready: bool) -> None:
-    async with serve_in_process((add_MeshIndex_to_server, MeshIndex(lambda: VIEW, "1"))) as channel:
+    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
         answer = await GRPCInferenceServiceStub(channel).ModelReady(oip.ModelReadyRequest(name=name, version=version))
 
     assert answer.ready == ready
 
 
 async def test_inference_is_unimplemented_with_a_sentence() -> None:
-    async with serve_in_process((add_MeshIndex_to_server, MeshIndex(lambda: VIEW, "1"))) as channel:
+    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await GRPCInferenceServiceStub(channel).ModelInfer(oip.ModelInferRequest(model_name="iris"))
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert caught.value.details() == "ModelInfer is not served by the registry: it runs no model"
+    assert caught.value.details() == "ModelInfer is not served by the registry"
