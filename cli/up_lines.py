@@ -15,6 +15,7 @@ from deploy.local.events import (
     ServiceEnded,
     ServiceKilled,
     ServiceServing,
+    ServiceSilent,
     ServiceStarted,
     ServiceStopping,
     StillWaiting,
@@ -29,8 +30,12 @@ def line_of(event: Event) -> str | None:
     match event:
         case Preparing(what):
             return f"{what} (once)"
+        case ServiceServing(service, address, _, True):
+            return f"{service} serves again at {address}"
         case ServiceServing(service, address, seconds):
             return f"{service} serves at {address} ({seconds:.1f} s)"
+        case ServiceSilent(service):
+            return f"{service} does not serve, though its process runs"
         case ServiceEnded(service, how, restart_in_s):
             return f"{service} {how}; it starts again in {restart_in_s:.1f} s"
         case ServiceKilled(service, seconds):

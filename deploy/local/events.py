@@ -27,11 +27,19 @@ class ServiceStarted:
 
 @dataclass(frozen=True, slots=True)
 class ServiceServing:
-    """The service answers, `seconds` after its process was started."""
+    """The service answers, `seconds` after its process was started, or again after it was silent."""
 
     service: str
     address: str
     seconds: float
+    is_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSilent:
+    """The process of the service runs, and does not serve."""
+
+    service: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ Event = (
     Preparing
     | ServiceStarted
     | ServiceServing
+    | ServiceSilent
     | ServiceEnded
     | ServiceStopping
     | ServiceKilled

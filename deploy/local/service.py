@@ -23,6 +23,7 @@ from deploy.local.events import (
     ServiceEnded,
     ServiceKilled,
     ServiceServing,
+    ServiceSilent,
     ServiceStarted,
     ServiceStopping,
 )
@@ -33,6 +34,7 @@ from deploy.local.run_info import ServiceInfo
 from mesh.channel import open_channel
 
 _BAD_SETTING = 2
+_SILENCE_S = 1.0
 
 
 class ServiceState(Enum):
@@ -78,6 +80,8 @@ class Service:
         self._process = KeptProcess(spec.command, self, spec.log_path, backoff, now=now, sleep=sleep)
         self._running: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._is_silent = False
 
     def start(self) -> None:
         """Begin to keep the service alive."""
@@ -91,8 +95,11 @@ class Service:
         if self._running is None:
             return
         self._report(ServiceStopping(self.spec.name))
+        await self._unfollow()
+        self._forget_silence()
         if not await self._process.stop(patience_s):
             self._report(ServiceKilled(self.spec.name, patience_s))
+        # Once more: a process that was just being started is followed from then on.
         await self._unfollow()
         self.spec.ready_file.unlink(missing_ok=True)
         self._set_state(ServiceState.STOPPED)
@@ -157,6 +164,7 @@ class Service:
     def on_ended(self, how: str, returncode: int, restart_in_s: float) -> None:
         if self._following is not None:
             self._following.cancel()
+        self._forget_silence()
         self.serving_names.clear()
         self.spec.ready_file.unlink(missing_ok=True)
         if not self.has_served:
@@ -184,10 +192,24 @@ class Service:
     def _on_health(self, is_serving: bool) -> None:
         if is_serving:
             self.has_served = True
-            self._report(ServiceServing(self.spec.name, self._shown_address, self._now() - self._started))
+            if self._silence is None or self._is_silent:
+                seconds = self._now() - self._started
+                self._report(ServiceServing(self.spec.name, self._shown_address, seconds, self._is_silent))
+            self._forget_silence()
             self._set_state(ServiceState.SERVING)
         elif self.state is ServiceState.SERVING:
+            # A process that ended is silent first; that it ended is the better news, and comes at once.
+            self._silence = asyncio.get_running_loop().call_later(_SILENCE_S, self._report_silence)
             self._set_state(ServiceState.NOT_SERVING)
+
+    def _report_silence(self) -> None:
+        self._is_silent = True
+        self._report(ServiceSilent(self.spec.name))
+
+    def _forget_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+        self._silence, self._is_silent = None, False
 
     @property
     def _shown_address(self) -> str:

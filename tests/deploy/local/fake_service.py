@@ -3,6 +3,7 @@
     python fake_service.py --name registry --port 4711 --ready-file FILE [--model NAME]… [--behaviour B]
 
 Behaviours: serve; mute (runs, never answers); die (status 1); bad-setting (status 2); deaf (ignores SIGTERM);
+moody (NOT_SERVING while FILE.quiet exists);
 late-model (says the model's progress, and serves it only once FILE.go exists).
 """
 
@@ -23,6 +24,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def say(event: str, **fields: object) -> None:
@@ -80,6 +82,12 @@ def serve(arguments: argparse.Namespace, stopping: threading.Event) -> None:
         else:
             servicer.set(model, SERVING)
             say("model_loaded", model=model)
+    if arguments.behaviour == "moody":
+        quiet, is_quiet = Path(f"{arguments.ready_file}.quiet"), False
+        while not stopping.wait(0.02):
+            if quiet.exists() != is_quiet:
+                is_quiet = not is_quiet
+                servicer.set("", NOT_SERVING if is_quiet else SERVING)
     stopping.wait()
     server.stop(0.1).wait()
 
