@@ -82,7 +82,7 @@ class Announcer:
         await channel.close()
 
     async def _keep_lease(self, channel: grpc.aio.Channel) -> None:
-        backoff = Backoff(first_s=0.1, limit_s=_LONGEST_RENEWAL_S)
+        backoff = Backoff(first_s=0.1, limit_s=1.0)
         while True:
             try:
                 lease_s = await self._announce_or_renew(channel)

@@ -113,7 +113,7 @@ class Discovery:
         self._tasks = []
 
     async def _keep_watching(self, registry: str) -> None:
-        backoff = Backoff(first_s=0.1, limit_s=2.0)
+        backoff = Backoff(first_s=0.1, limit_s=1.0)
         async with self._open_channel(registry) as channel:
             while True:
                 try:

@@ -74,8 +74,8 @@ class EndpointPool:
     async def unary(self, kind: Kind, deployment_name: str, call: Callable[[Channel], Awaitable[T]]) -> T:
         """The result of `call` on the channel of one replica of `kind` that serves the deployment.
 
-        `call` may be made again on another replica. Raises Unavailable when none is ready or none can be reached, and
-        the MeshError that the replica answered.
+        `call` may be made again on another replica, also when the first died at work on it: it must be safe to repeat.
+        Raises Unavailable when none is ready or none can be reached, and the MeshError that the replica answered.
         """
         self._budget.on_attempt()
         tried: list[Endpoint] = []
