@@ -32,7 +32,7 @@ class Pipeline:
         deployment = self._next_hops.deployment(request.model_name)
         rendered = ""
         if request.HasField("messages"):
-            [rendered] = await self._prompts.render(deployment, request.model_version, [request.messages])
+            rendered = await self._prompts.render(deployment, request.model_version, request.messages)
             request.text = rendered
         async with aclosing(self._next_hops.generate(request)) as responses:
             async for response in responses:
@@ -45,19 +45,18 @@ class Pipeline:
         if len(request.items) > MAX_SCORE_ITEMS:
             raise InvalidInput(f"items has {len(request.items)} entries; at most {MAX_SCORE_ITEMS}", field="items")
         deployment = self._next_hops.deployment(request.model_name)
-        chats = [item for item in request.items if item.HasField("messages")]
+        chats = {f"items[{index}]": item for index, item in enumerate(request.items) if item.HasField("messages")}
         if chats:
-            conversations = [item.messages for item in chats]
-            prompts = await self._prompts.render(deployment, request.model_version, conversations)
-            for item, prompt in zip(chats, prompts, strict=True):
-                item.text = prompt
+            conversations = {place: item.messages for place, item in chats.items()}
+            prompts = await self._prompts.render_all(deployment, request.model_version, conversations)
+            for place, item in chats.items():
+                item.text = prompts[place]
         return await self._next_hops.score(request)
 
     async def tokenize(self, request: lm.TokenizeRequest) -> lm.TokenizeResponse:
         deployment = self._next_hops.deployment(request.model_name)
         if request.HasField("messages"):
-            [prompt] = await self._prompts.render(deployment, request.model_version, [request.messages])
-            request.text = prompt
+            request.text = await self._prompts.render(deployment, request.model_version, request.messages)
         return await self._next_hops.tokenize(request)
 
     async def describe(self, request: lm.DescribeModelRequest) -> lm.DescribeModelResponse:

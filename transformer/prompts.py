@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry import trace
 
@@ -28,28 +28,40 @@ class Prompts:
         descriptions: Descriptions,
         services: StepServices,
         metrics: TransformerMetrics,
-        now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._descriptions = descriptions
         self._services = services
         self._metrics = metrics
-        self._now = now
         self._steps: dict[str, object] = {}
 
-    async def render(self, deployment: Deployment, version: str, conversations: Sequence[lm.ChatMessages]) -> list[str]:
-        """One prompt per conversation; equal ones are rendered once.
+    async def render(self, deployment: Deployment, version: str, conversation: lm.ChatMessages) -> str:
+        """The prompt. Raises InvalidInput when the deployment has no step for it, and what the step raises."""
+        step = self._prompt_step(deployment)
+        model = await self._descriptions.get(deployment, version)
+        with self._measured(deployment):
+            return await step.render(model, _messages(conversation))
 
-        Raises InvalidInput when the deployment has no step for it, and what the step raises.
+    async def render_all(
+        self, deployment: Deployment, version: str, conversations: Mapping[str, lm.ChatMessages]
+    ) -> dict[str, str]:
+        """The prompts, under the keys of their conversations, which errors name; equal ones are rendered once.
+
+        Raises as `render`.
         """
         step = self._prompt_step(deployment)
         model = await self._descriptions.get(deployment, version)
-        prompts: dict[bytes, str] = {}
-        with _tracer.start_as_current_span("render_prompt"), self._metrics.render.labels(deployment.name).time():
-            keys = [conversation.SerializeToString(deterministic=True) for conversation in conversations]
-            for key, conversation in zip(keys, conversations, strict=True):
-                if key not in prompts:
-                    prompts[key] = await step.render(model, _messages(conversation))
-        return [prompts[key] for key in keys]
+        known: dict[bytes, str] = {}
+        prompts: dict[str, str] = {}
+        with self._measured(deployment):
+            for place, conversation in conversations.items():
+                content = conversation.SerializeToString(deterministic=True)
+                if content not in known:
+                    try:
+                        known[content] = await step.render(model, _messages(conversation))
+                    except InvalidInput as error:
+                        raise InvalidInput(f"{place}: {error.message}", field=f"{place}.{error.field}") from error
+                prompts[place] = known[content]
+        return prompts
 
     async def render_segments(
         self, deployment: Deployment, version: str, conversation: lm.ChatMessages
@@ -57,8 +69,13 @@ class Prompts:
         """The prompt in parts, contents of messages explainable. Raises as `render`."""
         step = self._prompt_step(deployment)
         model = await self._descriptions.get(deployment, version)
-        with _tracer.start_as_current_span("render_prompt"), self._metrics.render.labels(deployment.name).time():
+        with self._measured(deployment):
             return await step.render_segments(model, _messages(conversation))
+
+    @contextmanager
+    def _measured(self, deployment: Deployment) -> Iterator[None]:
+        with _tracer.start_as_current_span("render_prompt"), self._metrics.render.labels(deployment.name).time():
+            yield
 
     def _prompt_step(self, deployment: Deployment) -> PromptStep:
         for name in deployment.transformer.steps:

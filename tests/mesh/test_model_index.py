@@ -1,73 +1,80 @@
-"""A service that runs no model, as a server of the Open Inference Protocol."""
+"""A service without models answers what it can of the Open Inference Protocol, and refuses the rest."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
 import pytest
 
-from mesh.model_index import ModelIndex, add_ModelIndex_to_server
+from mesh.model_index import ModelIndex, add_ModelIndex_to_server, index_of
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.testing import serve_in_process
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Deployment, PredictorSpec, Replica, ServedModel
 from mesh.view import MeshView
 
-
-def predictor(id_: str, **models: bool) -> Replica:
-    served = [ServedModel(name=name, version="1", ready=ready) for name, ready in models.items()]
-    return Replica(id=id_, kind=SERVICE_KIND_PREDICTOR, address=f"{id_}:1", models=served)
-
-
 VIEW = MeshView(
-    deployments={
-        name: Deployment(name=name, predictor=PredictorSpec(model_version="2")) for name in ("iris", "nowhere")
+    {
+        name: Deployment(name=name, predictor=PredictorSpec(model_version="1"))
+        for name in ("ready", "loading", "absent")
     },
-    replicas={r.id: r for r in (predictor("r1", iris=True, llm=False), predictor("r2", iris=False))},
+    {
+        id_: Replica(
+            id=id_,
+            kind=SERVICE_KIND_PREDICTOR,
+            models=[
+                ServedModel(name="ready", version="2", ready=is_ready),
+                ServedModel(name="loading", version="1", ready=False),
+            ],
+        )
+        for id_, is_ready in (("a", True), ("b", False))
+    },
 )
 
-INDEX = ModelIndex("registry", view=lambda: VIEW, version="1.2")
+
+@pytest.fixture
+async def stub() -> AsyncIterator[GRPCInferenceServiceStub]:
+    index = ModelIndex("explainer", view=lambda: VIEW, version="7", is_ready=lambda: False)
+    async with serve_in_process((add_ModelIndex_to_server, index)) as channel:
+        yield GRPCInferenceServiceStub(channel)
 
 
-async def test_server_answers_for_itself() -> None:
-    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
-        stub = GRPCInferenceServiceStub(channel)
-        assert (await stub.ServerLive(oip.ServerLiveRequest())).live
-        assert (await stub.ServerReady(oip.ServerReadyRequest())).ready
-        metadata = await stub.ServerMetadata(oip.ServerMetadataRequest())
-
-    assert (metadata.name, metadata.version) == ("meshserve-registry", "1.2")
-
-
-async def test_index_says_what_is_loaded_where() -> None:
-    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
-        stub = GRPCInferenceServiceStub(channel)
-        everything = await stub.RepositoryIndex(oip.RepositoryIndexRequest())
-        ready = await stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True))
-
-    assert [(m.name, m.version, m.state, m.reason) for m in everything.models] == [
-        ("iris", "1", "READY", "1 of 2 replicas ready"),
-        ("llm", "1", "LOADING", "0 of 1 replicas ready"),
-        ("nowhere", "2", "UNAVAILABLE", "no replica holds it"),
+def test_the_index_tells_ready_loading_and_absent_models_apart() -> None:
+    assert [(e.name, e.version, e.state, e.reason) for e in index_of(VIEW)] == [
+        ("absent", "1", "UNAVAILABLE", "no replica holds it"),
+        ("loading", "1", "LOADING", "0 of 2 replicas ready"),
+        ("ready", "2", "READY", "1 of 2 replicas ready"),
     ]
-    assert [m.name for m in ready.models] == ["iris"]
+
+
+async def test_the_service_answers_for_itself(stub: GRPCInferenceServiceStub) -> None:
+    assert (await stub.ServerLive(oip.ServerLiveRequest())).live
+    assert not (await stub.ServerReady(oip.ServerReadyRequest())).ready
+    metadata = await stub.ServerMetadata(oip.ServerMetadataRequest())
+    assert (metadata.name, metadata.version, metadata.extensions) == ("meshserve-explainer", "7", ["model_repository"])
+
+
+async def test_the_index_can_be_asked_for_ready_models_only(stub: GRPCInferenceServiceStub) -> None:
+    index = await stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True))
+
+    assert [entry.name for entry in index.models] == ["ready"]
 
 
 @pytest.mark.parametrize(
     ("name", "version", "ready"),
-    [("iris", "", True), ("iris", "1", True), ("iris", "9", False), ("llm", "", False), ("none", "", False)],
+    [("ready", "", True), ("ready", "2", True), ("ready", "1", False), ("loading", "", False), ("ghost", "", False)],
 )
-async def test_model_is_ready_when_one_replica_is(name: str, version: str, ready: bool) -> None:
-    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
-        answer = await GRPCInferenceServiceStub(channel).ModelReady(oip.ModelReadyRequest(name=name, version=version))
+async def test_models_are_ready_where_a_predictor_says_so(
+    stub: GRPCInferenceServiceStub, name: str, version: str, ready: bool
+) -> None:
+    assert (await stub.ModelReady(oip.ModelReadyRequest(name=name, version=version))).ready is ready
 
-    assert answer.ready == ready
 
-
-async def test_inference_is_unimplemented_with_a_sentence() -> None:
-    async with serve_in_process((add_ModelIndex_to_server, INDEX)) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await GRPCInferenceServiceStub(channel).ModelInfer(oip.ModelInferRequest(model_name="iris"))
+async def test_what_only_models_answer_is_refused_with_a_sentence(stub: GRPCInferenceServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(oip.ModelInferRequest(model_name="ready"))
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert caught.value.details() == "ModelInfer is not served by the registry"
+    assert caught.value.details() == "ModelInfer is not served by the explainer"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
+import pytest_asyncio
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
@@ -13,7 +14,9 @@ from transformers import PreTrainedTokenizerFast
 from mesh.errors import InvalidInput
 from transformer.steps.chat_template import MAX_MESSAGES, ChatTemplate
 from transformer.steps.prompt import Message, PromptModel, Segment, StepServices
-from transformer.template_runner import TemplateRefusal, TemplateRunnerPool
+from transformer.template_runner import TemplateLimits, TemplateRefusal, TemplateRunnerPool
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONVERSATIONS = {
     "one question": [Message("user", "What is the capital of France?")],
@@ -36,9 +39,13 @@ def model(template: str, name: str = "m") -> PromptModel:
     return PromptModel(name=name, digest="", chat_template=template, bos_token="<s>", eos_token="</s>")
 
 
-@pytest.fixture
-def step(runner: TemplateRunnerPool) -> ChatTemplate:
-    return ChatTemplate(StepServices(templates=runner, wall_time_s=time.time))
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def step() -> AsyncIterator[ChatTemplate]:
+    """One for all tests here: its worker is a process."""
+    pool = TemplateRunnerPool(TemplateLimits(time_s=10.0))
+    await pool.start()
+    yield ChatTemplate(StepServices(templates=pool, wall_time_s=time.time))
+    await pool.close()
 
 
 def reference(template: str, messages: Sequence[Message]) -> str:
