@@ -52,6 +52,7 @@ class KnownPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
         self.infer_requests: list[oip.ModelInferRequest] = []
         self.generate_requests: list[lm.GenerateRequest] = []
         self.answer = (("Par", [5]), ("is", [6]), ("", [2]))
+        self.finish_reason = lm.FINISH_REASON_STOP
         self.outputs: tuple[str, ...] = ("label", "probabilities")
         self.config = oip.ModelConfig(name="table", max_batch_size=0)
         self.scoring = asyncio.Event()
@@ -80,7 +81,7 @@ class KnownPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
         yield lm.GenerateResponse(start=lm.GenerationStart(model_name=request.model_name))
         for text, token_ids in self.answer:
             yield lm.GenerateResponse(text=text, token_ids=token_ids)
-        yield lm.GenerateResponse(finish_reason=lm.FINISH_REASON_STOP)
+        yield lm.GenerateResponse(finish_reason=self.finish_reason)
 
     async def ModelConfig(self, request: oip.ModelConfigRequest, context: Any) -> oip.ModelConfigResponse:
         return oip.ModelConfigResponse(config=self.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import grpc
@@ -99,12 +98,6 @@ async def test_shapley_explains_texts_too_and_has_a_base_score(rig: Any) -> None
     assert explanation.base_score == pytest.approx(-10)
 
 
-async def test_the_deployments_method_is_the_default(rig: Any) -> None:
-    rig.deployments["llm"].explainer.method = "shapley"
-
-    assert (await rig.stub.Explain(request("the capital"))).method == "shapley"
-
-
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -148,79 +141,3 @@ async def test_an_empty_answer_cannot_be_explained(rig: Any) -> None:
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "own answer to this prompt is empty" in (error.details() or "")
-
-
-@pytest.mark.parametrize(
-    ("fields", "code", "sentence"),
-    [
-        (
-            {"model_name": "ghost"},
-            grpc.StatusCode.NOT_FOUND,
-            "model 'ghost' is not deployed; deployed: bare, llm, table",
-        ),
-        ({"model_name": "bare"}, grpc.StatusCode.NOT_FOUND, "deployment 'bare' has no explainer"),
-        (
-            {"method": "magic"},
-            grpc.StatusCode.INVALID_ARGUMENT,
-            "unknown method 'magic'; known are: leave_one_out, shapley",
-        ),
-    ],
-)
-async def test_unknown_names(rig: Any, fields: dict[str, str], code: grpc.StatusCode, sentence: str) -> None:
-    error = await failure(rig.stub.Explain(request(**fields)))
-
-    assert (error.code(), error.details()) == (code, sentence)
-
-
-async def test_a_request_without_a_subject_is_named(rig: Any) -> None:
-    error = await failure(rig.stub.Explain(explain_pb2.ExplainRequest(model_name="llm")))
-
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no subject" in (error.details() or "")
-
-
-async def test_an_absent_predictor_is_unavailable(rig: Any) -> None:
-    rig.replicas.clear()
-
-    error = await failure(rig.stub.Explain(request()))
-
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert "no ready predictor for 'llm'" in (error.details() or "")
-
-
-async def test_the_deadline_travels_to_the_predictor(rig: Any) -> None:
-    rig.predictor.hangs = True
-
-    error = await failure(rig.stub.Explain(request(), timeout=0.3))
-
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.wait_for(rig.predictor.was_cancelled.wait(), 5)
-
-
-async def test_a_cancelled_explanation_stops_the_call_to_the_predictor(rig: Any) -> None:
-    rig.predictor.hangs = True
-    call = rig.stub.Explain(request())
-    waiting = asyncio.ensure_future(call)
-    await asyncio.wait_for(rig.predictor.scoring.wait(), 5)
-
-    call.cancel()
-
-    await asyncio.wait_for(rig.predictor.was_cancelled.wait(), 5)
-    await asyncio.gather(waiting, return_exceptions=True)
-    assert len(rig.predictor.score_requests) == 1
-
-
-async def test_more_explanations_than_allowed_are_refused_at_once(rig: Any) -> None:
-    rig.predictor.hangs = True
-    running = [asyncio.ensure_future(rig.stub.Explain(request())) for _ in range(2)]
-    async with asyncio.timeout(5):
-        while len(rig.predictor.score_requests) < 2:
-            await asyncio.sleep(0.005)
-
-    error = await failure(rig.stub.Explain(request()))
-
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "2 explanations are being made" in (error.details() or "")
-    for call in running:
-        call.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
