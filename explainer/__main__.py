@@ -29,7 +29,7 @@ async def serve(settings: ExplainerSettings) -> None:
     """Run the service until it is told to end."""
     server = MeshServer(settings, name="explainer")
     discovery = Discovery(registry=settings.registry, endpoints=settings.endpoints, state_dir=settings.state_dir)
-    pool = EndpointPool(lambda: discovery.view, policy=settings.balancing)
+    pool = EndpointPool(lambda: discovery.view, policy=settings.balancing, metrics_registry=server.metrics_registry)
     explanations = Explanations(
         pool,
         BatchLimits(

@@ -36,7 +36,9 @@ class Gateway:
         self._discovery = Discovery(
             registry=settings.registry, endpoints=settings.endpoints, state_dir=settings.state_dir
         )
-        self._pool = EndpointPool(lambda: self._discovery.view, policy=settings.balancing)
+        self._pool = EndpointPool(
+            lambda: self._discovery.view, policy=settings.balancing, metrics_registry=self.server.metrics_registry
+        )
         self._dataplane = Dataplane(
             self._pool, lambda: self._discovery.view, request_timeout_s=settings.request_timeout_s
         )

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import grpc
 import grpc.aio
+from prometheus_client import CollectorRegistry
 
 from mesh import context
 from mesh.balancing import Policy, make_policy
@@ -23,6 +24,7 @@ from mesh.channel import open_channel, to_mesh_error
 from mesh.endpoints import Endpoint, EndpointSet, Kind
 from mesh.errors import ModelNotFound, ModelNotReady, Unavailable
 from mesh.logs import get_logger
+from mesh.pool_metrics import PoolMetrics
 from mesh.retry import RetryBudget
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, SERVICE_KIND_TRANSFORMER, Deployment, ServiceKind
 from mesh.view import MeshView
@@ -43,6 +45,7 @@ class EndpointPool:
         view: Callable[[], MeshView],
         *,
         policy: str = "least_loaded",
+        metrics_registry: CollectorRegistry | None = None,
         budget: RetryBudget | None = None,
         open_channel: Callable[[str], Channel] = open_channel,
         rng: random.Random | None = None,
@@ -51,6 +54,7 @@ class EndpointPool:
         """view: what is known now, as in `lambda: discovery.view`. policy: a name of mesh.balancing.POLICIES."""
         self._view = view
         self._endpoints = EndpointSet(view, open_channel)
+        self._metrics = PoolMetrics(metrics_registry or CollectorRegistry())
         self._policy_name = policy
         self._policies: dict[tuple[Kind, str], Policy] = {}
         self._budget = budget or RetryBudget(now=now)
@@ -87,9 +91,9 @@ class EndpointPool:
                 except grpc.aio.AioRpcError as error:
                     failure = error
                 else:
-                    endpoint.outlier.succeeded()
+                    self._succeeded(endpoint)
                     return result
-            self._judge(endpoint, failure)
+            self._failed(endpoint, failure)
             if not self._may_retry(kind, deployment_name, tried, failure):
                 raise _as_mesh_error(failure, kind, deployment_name) from failure
 
@@ -113,12 +117,13 @@ class EndpointPool:
                             has_begun = True
                             endpoint.outlier.succeeded()
                         yield message
+                    self._succeeded(endpoint)
                     return
                 except grpc.aio.AioRpcError as error:
                     failure = error
                 finally:
                     await _end(messages)
-            self._judge(endpoint, failure)
+            self._failed(endpoint, failure)
             if has_begun or not self._may_retry(kind, deployment_name, tried, failure):
                 raise _as_mesh_error(failure, kind, deployment_name) from failure
 
@@ -148,23 +153,34 @@ class EndpointPool:
             policy = self._policies[kind, name] = make_policy(self._policy_name, self._rng)
         return policy
 
-    def _judge(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> None:
+    def _succeeded(self, endpoint: Endpoint) -> None:
+        endpoint.outlier.succeeded()
+        self._metrics.attempts.labels(_service(endpoint.replica.kind), "ok").inc()
+
+    def _failed(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> None:
         """Tell a replica that answers with an error from one that cannot be reached."""
+        service = _service(endpoint.replica.kind)
+        is_unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and not _is_answer(error)
+        self._metrics.attempts.labels(service, "unreachable" if is_unreachable else "error").inc()
         if _is_answer(error):
             endpoint.outlier.succeeded()
-        elif error.code() is grpc.StatusCode.UNAVAILABLE and endpoint.outlier.failed(self._now()):
+        elif is_unreachable and endpoint.outlier.failed(self._now()):
+            self._metrics.ejections.labels(service).inc()
             replica = endpoint.replica
             log.warning("replica_ejected", replica=replica.id, address=replica.address, reason=error.details())
 
     def _may_retry(self, kind: Kind, name: str, tried: list[Endpoint], error: grpc.aio.AioRpcError) -> bool:
         """True when another replica is left, and time and budget for it; spends from the budget."""
-        return (
+        may = (
             error.code() is grpc.StatusCode.UNAVAILABLE
             and len(tried) < MAX_ATTEMPTS
             and any(endpoint not in tried for endpoint in self._endpoints.serving(kind, name))
             and context.remaining_s(default=1.0) != 0
             and self._budget.try_spend()
         )
+        if may:
+            self._metrics.retries.labels(_service(kind)).inc()
+        return may
 
     def _nobody(self, kind: Kind, name: str) -> Unavailable:
         replicas = self._endpoints.of_kind(kind)

@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client import CollectorRegistry
 
 from mesh.errors import InvalidInput, ModelNotFound, ModelNotReady, NotFound, Unavailable
 from mesh.oip.open_inference_pb2 import (
@@ -173,13 +174,18 @@ async def test_explainers_serve_every_deployment() -> None:
 
 async def test_refused_connection_goes_to_another_replica_and_ejects_the_first() -> None:
     servicer = Answering()
+    metrics = CollectorRegistry()
     async with serving(servicer) as [address]:
         source = Source(predictor("dead", free_port_address()), predictor("alive", address))
-        async with pool_over(source) as pool:
+        async with pool_over(source, metrics_registry=metrics) as pool:
             for _ in range(50):
                 assert (await pool.unary(PREDICTOR, "iris", live)).live
 
     assert servicer.calls == 50
+    ok = metrics.get_sample_value("meshserve_next_hop_attempts_total", {"service": "predictor", "outcome": "ok"})
+    assert ok == 50
+    for counted in ("retries", "ejections"):
+        assert metrics.get_sample_value(f"meshserve_next_hop_{counted}_total", {"service": "predictor"}) == 1
 
 
 async def test_single_unreachable_replica_fails_fast_with_unavailable() -> None:
