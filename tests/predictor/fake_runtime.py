@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 import numpy as np
 
+from mesh import tensors
 from predictor.loader import LoadedModel, ModelSpec
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.statistics import ModelStatistics
@@ -52,8 +53,10 @@ class IdentityRuntime:
             await self.gate.wait()
         if "fp32_in" in inputs and inputs["fp32_in"].size and inputs["fp32_in"].flat[0] == 13:
             raise RuntimeError("a bug in /secret/path")
-        nothing = np.empty((0, 2), dtype=object)
-        return {f"{name.lower()}_out": inputs.get(f"{name.lower()}_in", nothing) for name in DATATYPES}
+        return {
+            f"{name.lower()}_out": inputs.get(f"{name.lower()}_in", np.empty((0, 2), tensors.DATATYPES[name].dtype))
+            for name in DATATYPES
+        }
 
     async def unload(self) -> None:
         self.is_unloaded = True

@@ -1,0 +1,370 @@
+"""The Open Inference Protocol at the predictor, through a real channel: good requests, and the outcomes table.
+
+How a tensor is read is tested with mesh.tensors; here it is seen that each refusal becomes its status, and that the
+next request on the connection works.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from mesh.oip import open_inference_pb2 as oip
+from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
+from mesh.tensors import DATATYPES, Tensor, decode_response, encode_request
+from mesh.testing import serve_in_process, serve_on_free_port
+from predictor.repository import ModelRepository
+from predictor.servicer import OpenInferenceServicer
+from tests.predictor.fake_runtime import CountdownRuntime, FakeLoader, spec
+
+
+@dataclass
+class Served:
+    stub: GRPCInferenceServiceStub
+    repository: ModelRepository
+    loader: FakeLoader
+
+    async def stream(self, *requests: oip.ModelInferRequest) -> list[oip.ModelStreamInferResponse]:
+        return [response async for response in self.stub.ModelStreamInfer(iter(requests))]
+
+
+async def repository_of(loader: FakeLoader) -> ModelRepository:
+    async def on_change(name: str, is_ready: bool) -> None:
+        pass
+
+    specs = [spec("identity"), spec("countdown", "countdown"), spec("broken")]
+    repository = ModelRepository(specs, loader, on_change)
+    await repository.load_all()
+    return repository
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Served]:
+    loader = FakeLoader(countdown=CountdownRuntime)
+    loader.failures["broken"] = RuntimeError("a bug in /secret/path")
+    repository = await repository_of(loader)
+    servicer = OpenInferenceServicer(repository, "1.2.3")
+    async with serve_in_process((add_GRPCInferenceServiceServicer_to_server, servicer)) as channel:
+        yield Served(GRPCInferenceServiceStub(channel), repository, loader)
+
+
+def fp32(rows: Any = ((1.0, 2.0),), *, raw: bool = True, **fields: Any) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(**{"model_name": "identity", **fields})
+    encode_request(request, [Tensor("fp32_in", "FP32", np.array(rows, dtype=np.float32).reshape(-1, 2))], raw=raw)
+    return request
+
+
+def request_with(shape: list[int], datatype: str = "FP32", raw: bytes | None = None, **contents: Any) -> Any:
+    request = oip.ModelInferRequest(model_name="identity")
+    request.inputs.add(name=f"{datatype.lower()}_in", datatype=datatype, shape=shape)
+    if raw is not None:
+        request.raw_input_contents.append(raw)
+    if contents:
+        request.inputs[0].contents.CopyFrom(oip.InferTensorContents(**contents))
+    return request
+
+
+def with_output(name: str) -> oip.ModelInferRequest:
+    request = fp32()
+    request.outputs.add(name=name)
+    return request
+
+
+def given_twice() -> oip.ModelInferRequest:
+    request = fp32(raw=False)
+    request.inputs.append(request.inputs[0])
+    return request
+
+
+def too_many_raw() -> oip.ModelInferRequest:
+    request = fp32()
+    request.raw_input_contents.append(b"12345678")
+    return request
+
+
+def unknown_input() -> oip.ModelInferRequest:
+    request = fp32()
+    request.inputs[0].name = "nobody"
+    return request
+
+
+def lower_case() -> oip.ModelInferRequest:
+    request = fp32()
+    request.inputs[0].datatype = "fp32"
+    return request
+
+
+def other_datatype() -> oip.ModelInferRequest:
+    request = fp32()
+    request.inputs[0].datatype = "INT32"
+    return request
+
+
+OUTCOMES = {
+    "unknown model": (fp32(model_name="nobody"), "NOT_FOUND"),
+    "unknown version": (fp32(model_version="2"), "NOT_FOUND"),
+    "no version at all": (fp32(model_version="newest"), "INVALID_ARGUMENT"),
+    "model not ready": (fp32(model_name="broken"), "UNAVAILABLE"),
+    "both raw and contents": (request_with([1, 2], raw=b"12345678", fp32_contents=[1, 2]), "INVALID_ARGUMENT"),
+    "number of raw entries": (too_many_raw(), "INVALID_ARGUMENT"),
+    "raw too short": (request_with([1, 2], raw=b"1234"), "INVALID_ARGUMENT"),
+    "raw too long": (request_with([1, 2], raw=b"123456789"), "INVALID_ARGUMENT"),
+    "count is not the shape's": (request_with([1, 2], fp32_contents=[1.0]), "INVALID_ARGUMENT"),
+    "typed field of another datatype": (request_with([1, 2], fp64_contents=[1.0, 2.0]), "INVALID_ARGUMENT"),
+    "two typed fields": (request_with([1, 2], fp32_contents=[1, 2], int_contents=[1]), "INVALID_ARGUMENT"),
+    "no data at all": (request_with([1, 2]), "INVALID_ARGUMENT"),
+    "datatype unknown": (request_with([1, 2], "FP8", raw=b"12"), "INVALID_ARGUMENT"),
+    "datatype in lower case": (lower_case(), "INVALID_ARGUMENT"),
+    "datatype not the model's": (other_datatype(), "INVALID_ARGUMENT"),
+    "rank not the model's": (request_with([2], raw=b"12345678"), "INVALID_ARGUMENT"),
+    "dimension not the model's": (request_with([1, 3], raw=b"123456781234"), "INVALID_ARGUMENT"),
+    "negative dimension": (request_with([-1, 2], raw=b"12345678"), "INVALID_ARGUMENT"),
+    "product overflow": (request_with([2**62, 16], raw=b"12345678"), "INVALID_ARGUMENT"),
+    "batch above the maximum": (fp32([[1.0, 2.0]] * 9), "INVALID_ARGUMENT"),
+    "input unknown": (unknown_input(), "INVALID_ARGUMENT"),
+    "input given twice": (given_twice(), "INVALID_ARGUMENT"),
+    "requested output unknown": (with_output("nobody"), "INVALID_ARGUMENT"),
+    "BYTES with fewer elements": (request_with([1, 2], "BYTES", struct.pack("<I", 0)), "INVALID_ARGUMENT"),
+    "BYTES past the end": (request_with([1, 2], "BYTES", struct.pack("<II", 0, 9)), "INVALID_ARGUMENT"),
+    "BYTES with trailing bytes": (request_with([1, 2], "BYTES", struct.pack("<II", 0, 0) + b"x"), "INVALID_ARGUMENT"),
+    "INT8 out of range": (request_with([1, 2], "INT8", int_contents=[0, 128]), "INVALID_ARGUMENT"),
+    "unexpected failure inside the model": (fp32([[13.0, 0.0]]), "INTERNAL"),
+    "empty BYTES element": (request_with([1, 2], "BYTES", bytes_contents=[b"", b""]), "OK"),
+    "batch of nothing": (request_with([0, 2], raw=b""), "OK"),
+    "empty id": (fp32(id=""), "OK"),
+    "16 MiB of data in one element": (request_with([1, 2], "BYTES", bytes_contents=[b"x" * (16 << 20), b""]), "OK"),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+async def test_outcome(case: str) -> None:
+    request, expected = OUTCOMES[case]
+    async with serving() as served:
+        try:
+            await served.stub.ModelInfer(request)
+            outcome = "OK"
+        except grpc.aio.AioRpcError as error:
+            outcome = error.code().name
+        next_one = await served.stub.ModelInfer(fp32())
+
+    assert outcome == expected
+    assert decode_response(next_one)["fp32_out"].array.tolist() == [[1.0, 2.0]]
+
+
+async def test_an_unexpected_failure_names_the_request_id_and_no_path() -> None:
+    async with serving() as served:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await served.stub.ModelInfer(fp32([[13.0, 0.0]]), metadata=(("x-request-id", "req-77"),))
+
+    details = failure.value.details() or ""
+    assert "req-77" in details
+    assert "secret" not in details
+    assert "bug" not in details
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_id_and_version_come_back_and_raw_answers_raw(raw: bool) -> None:
+    request = fp32(raw=raw, id="mine")
+    request.outputs.add(name="fp32_out")
+    async with serving() as served:
+        response = await served.stub.ModelInfer(request)
+
+    assert (response.model_name, response.model_version, response.id) == ("identity", "1", "mine")
+    assert bool(response.raw_output_contents) == raw
+    assert response.outputs[0].HasField("contents") != raw
+
+
+async def test_outputs_come_in_the_order_asked_for() -> None:
+    request = fp32()
+    request.outputs.add(name="int64_out")
+    request.outputs.add(name="fp32_out")
+    async with serving() as served:
+        response = await served.stub.ModelInfer(request)
+
+    assert [output.name for output in response.outputs] == ["int64_out", "fp32_out"]
+    assert list(response.outputs[0].shape) == [0, 2]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("datatype", ["BOOL", "UINT8", "UINT64", "INT16", "INT64", "FP16", "BF16", "FP64", "BYTES"])
+async def test_every_kind_of_datatype_goes_in_and_out(datatype: str, raw: bool) -> None:
+    values = np.array([[b"", b"\xff"]], dtype=object) if datatype == "BYTES" else np.array([[1, 0]])
+    tensor = Tensor(f"{datatype.lower()}_in", datatype, values.astype(DATATYPES[datatype].dtype))
+    request = oip.ModelInferRequest(model_name="identity")
+    request.outputs.add(name=f"{datatype.lower()}_out")
+    encode_request(request, [tensor], raw=raw)
+
+    async with serving() as served:
+        response = await served.stub.ModelInfer(request)
+
+    assert decode_response(response)[f"{datatype.lower()}_out"].array.tolist() == tensor.array.tolist()
+
+
+async def test_unknown_parameters_and_gzip_are_taken() -> None:
+    request = fp32()
+    request.parameters["who_knows"].string_param = "x"
+    async with serving() as served:
+        response = await served.stub.ModelInfer(request, compression=grpc.Compression.Gzip)
+
+    assert response.model_name == "identity"
+
+
+async def test_a_message_above_the_limit_is_resource_exhausted() -> None:
+    # A channel without a limit of its own, so that the server's is what refuses.
+    request = request_with([1, 2], "BYTES", bytes_contents=[b"x" * (64 << 20), b"y"])
+    options = [("grpc.max_send_message_length", -1)]
+    servicer = OpenInferenceServicer(await repository_of(FakeLoader()), "1.2.3")
+    async with serve_on_free_port((add_GRPCInferenceServiceServicer_to_server, servicer)) as address:
+        async with grpc.aio.insecure_channel(address, options=options) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await GRPCInferenceServiceStub(channel).ModelInfer(request)
+
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_stream_goes_on_after_a_bad_request() -> None:
+    async with serving() as served:
+        good, bad, buggy, again = await served.stream(
+            fp32(id="a"), fp32(id="b", model_version="x"), fp32([[13.0, 0.0]], id="c"), fp32(id="d")
+        )
+
+    assert (good.error_message, good.infer_response.id) == ("", "a")
+    assert bad.error_message == "'x' is no version; versions are whole numbers"
+    assert (bad.infer_response.id, bad.infer_response.model_name) == ("b", "identity")
+    assert buggy.error_message.startswith("internal error; the logs have it under request id")
+    assert "secret" not in buggy.error_message
+    assert (again.error_message, again.infer_response.id) == ("", "d")
+
+
+def countdown(num_answers: int, *, asks_final: bool = False) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(model_name="countdown", id="n")
+    if asks_final:
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+    encode_request(request, [Tensor("int64_in", "INT64", np.array([[num_answers, 0]]))])
+    return request
+
+
+async def test_a_decoupled_model_answers_as_often_as_it_likes() -> None:
+    async with serving() as served:
+        assert len(await served.stream(countdown(3), countdown(0), countdown(1))) == 4
+
+
+async def test_the_last_answer_is_marked_when_the_client_asks() -> None:
+    async with serving() as served:
+        answers = await served.stream(countdown(2, asks_final=True))
+        plain = await served.stream(countdown(2))
+
+    marks = [answer.infer_response.parameters["triton_final_response"].bool_param for answer in answers]
+    assert marks == [False, False, True]
+    assert not answers[-1].infer_response.outputs
+    assert all(not answer.infer_response.parameters for answer in plain)
+
+
+async def test_the_only_answer_of_a_plain_model_is_its_last() -> None:
+    request = fp32()
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    async with serving() as served:
+        [answer] = await served.stream(request)
+
+    assert answer.infer_response.parameters["triton_final_response"].bool_param
+
+
+async def test_health_and_metadata() -> None:
+    async with serving() as served:
+        assert (await served.stub.ServerLive(oip.ServerLiveRequest())).live
+        assert (await served.stub.ServerReady(oip.ServerReadyRequest())).ready
+        for name, ready in (("identity", True), ("broken", False), ("nobody", False)):
+            assert (await served.stub.ModelReady(oip.ModelReadyRequest(name=name))).ready is ready
+        server = await served.stub.ServerMetadata(oip.ServerMetadataRequest())
+        metadata = await served.stub.ModelMetadata(oip.ModelMetadataRequest(name="identity"))
+        config = (await served.stub.ModelConfig(oip.ModelConfigRequest(name="countdown"))).config
+        served.repository.drain()
+        assert not (await served.stub.ServerReady(oip.ServerReadyRequest())).ready
+
+    assert (server.name, server.version) == ("meshserve-predictor", "1.2.3")
+    assert (metadata.platform, list(metadata.versions)) == ("test_identity", ["1"])
+    assert ("bytes_in", "BYTES", [-1, 2]) in [(i.name, i.datatype, list(i.shape)) for i in metadata.inputs]
+    assert (config.name, config.max_batch_size, config.model_transaction_policy.decoupled) == ("countdown", 8, True)
+    assert list(config.input[0].dims) == [2]
+    assert config.input[-1].data_type == oip.TYPE_STRING
+
+
+async def test_statistics_count_what_ran() -> None:
+    async with serving() as served:
+        await served.stub.ModelInfer(fp32([[1, 2], [3, 4]]))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await served.stub.ModelInfer(fp32([[1, 2]] * 9))
+        one = await served.stub.ModelStatistics(oip.ModelStatisticsRequest(name="identity"))
+        every = await served.stub.ModelStatistics(oip.ModelStatisticsRequest())
+
+    [statistics] = one.model_stats
+    assert (statistics.inference_count, statistics.execution_count) == (2, 1)
+    assert (statistics.inference_stats.success.count, statistics.inference_stats.fail.count) == (1, 1)
+    assert statistics.inference_stats.success.ns >= statistics.inference_stats.compute_infer.ns > 0
+    assert [batch.batch_size for batch in statistics.batch_stats] == [2]
+    assert statistics.last_inference > 0
+    assert [model.name for model in every.model_stats] == ["identity", "countdown"]
+
+
+async def test_the_index_has_states_and_reasons() -> None:
+    async with serving() as served:
+        index = await served.stub.RepositoryIndex(oip.RepositoryIndexRequest())
+        ready = await served.stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True))
+
+    assert [(model.name, model.version, model.state) for model in index.models] == [
+        ("identity", "1", "READY"),
+        ("countdown", "1", "READY"),
+        ("broken", "1", "UNAVAILABLE"),
+    ]
+    assert index.models[2].reason == "an unexpected failure; the logs have it"
+    assert [model.name for model in ready.models] == ["identity", "countdown"]
+
+
+@pytest.mark.parametrize("field", ["model_name", "repository_name"], ids=["Triton", "KServe"])
+async def test_load_and_unload_in_both_dialects(field: str) -> None:
+    async with serving() as served:
+        unloaded = await served.stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(**{field: "identity"}))
+        with pytest.raises(grpc.aio.AioRpcError, match="model 'identity' is unavailable: unloaded"):
+            await served.stub.ModelInfer(fp32())
+        loaded = await served.stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(**{field: "identity"}))
+        await served.stub.ModelInfer(fp32())
+
+    assert (unloaded.model_name, unloaded.isUnloaded) == ("identity", True)
+    assert (loaded.model_name, loaded.isLoaded) == ("identity", True)
+
+
+async def test_load_of_an_unknown_or_unnamed_model() -> None:
+    async with serving() as served:
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await served.stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="nobody"))
+        with pytest.raises(grpc.aio.AioRpcError) as unnamed:
+            await served.stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest())
+
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    assert unnamed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_is_not_offered_says_so() -> None:
+    async with serving() as served:
+        assert not (await served.stub.SystemSharedMemoryStatus(oip.SystemSharedMemoryStatusRequest())).regions
+        assert not (await served.stub.CudaSharedMemoryStatus(oip.CudaSharedMemoryStatusRequest())).regions
+        for call, request in (
+            (served.stub.SystemSharedMemoryRegister, oip.SystemSharedMemoryRegisterRequest(name="r")),
+            (served.stub.SystemSharedMemoryUnregister, oip.SystemSharedMemoryUnregisterRequest(name="r")),
+            (served.stub.CudaSharedMemoryRegister, oip.CudaSharedMemoryRegisterRequest(name="r")),
+            (served.stub.CudaSharedMemoryUnregister, oip.CudaSharedMemoryUnregisterRequest(name="r")),
+            (served.stub.TraceSetting, oip.TraceSettingRequest()),
+            (served.stub.LogSettings, oip.LogSettingsRequest()),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await call(request)  # type: ignore[operator]
+            assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert refusal.value.details()
