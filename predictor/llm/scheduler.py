@@ -179,13 +179,11 @@ class Scheduler:
     def _num_reserved_blocks(self, num_tokens: int) -> int:
         """Blocks to leave free when a sequence with `num_tokens` to compute joins the running ones.
 
-        Each of the others takes at most one block per block_size steps. With room for that until the newcomer has its
-        first result, nobody is preempted for its sake, nor it for theirs.
+        So many as the others can come to need until the newcomer has its first result: then nobody is preempted for
+        its sake, nor it for theirs.
         """
-        if not self.running:
-            return 0
         num_steps = -(-num_tokens // (self._settings.max_num_batched_tokens - len(self.running)))
-        return len(self.running) * self.pool.num_blocks_for(num_steps)
+        return sum(self.pool.num_blocks_for(min(num_steps, s.max_new_tokens)) for s in self.running)
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
         if not self.pool.enable_prefix_caching:

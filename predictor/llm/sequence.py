@@ -122,6 +122,11 @@ class Sequence:
         return len(self.token_ids) - self._num_given_tokens
 
     @property
+    def max_new_tokens(self) -> int:
+        """By how many tokens the sequence can still grow."""
+        return self.request.max_tokens - self.num_output_tokens if isinstance(self.request, GenerationRequest) else 0
+
+    @property
     def first_needed_position(self) -> int:
         """The first position whose result is still wanted: a prefix hit may cover what is before it, and no more."""
         if self.sampling is not None:

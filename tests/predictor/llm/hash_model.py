@@ -40,11 +40,12 @@ class HashVocabulary:
 
 
 class HashBackend:
-    """`slots[block][offset]` holds (position, token)."""
+    """`slots[block][offset]` holds (position, token); `plan` is the last one executed."""
 
     def __init__(self) -> None:
         self.slots: list[list[tuple[int, int] | None]] = []
         self.block_size = 0
+        self.plan = StepPlan(-1, ())
 
     def block_bytes(self, block_size: int) -> int:
         return 1024 * block_size
@@ -57,6 +58,7 @@ class HashBackend:
         pass
 
     def execute(self, plan: StepPlan) -> list[ChunkResult]:
+        self.plan = plan
         for chunk in plan.chunks:
             _misbehave_if_asked(chunk)
             for position, token_id in enumerate(chunk.token_ids, start=chunk.start_position):

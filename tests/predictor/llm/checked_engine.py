@@ -1,0 +1,171 @@
+"""A small engine that checks, around every step, everything that must hold; and what each output has to be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from mesh.errors import InvalidInput, Overloaded
+from predictor.llm.sequence import GenerationRequest, ScoreRequest, Sequence, SequenceStatus
+from predictor.llm.step import SamplingParams, StepPlan
+from tests.predictor.llm.engines import SmallEngine, generation
+from tests.predictor.llm.hash_model import continuation, scores
+
+
+@dataclass
+class Run:
+    """A sequence between its admission and its end or preemption."""
+
+    num_preemptions: int
+    num_results_at_start: int
+    num_results: int = 0
+    computed_until: int = 0
+
+
+class CheckedEngine:
+    """Requests are named r0, r1, …; `aborted` are those that were stopped while they ran."""
+
+    def __init__(self, num_blocks: int, max_num_seqs: int, max_num_batched_tokens: int, caching: bool = True) -> None:
+        self.engine = SmallEngine(
+            num_blocks,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_num_waiting=12,
+            max_num_waiting_tokens=150,
+            enable_prefix_caching=caching,
+        )
+        self.requests: dict[str, GenerationRequest | ScoreRequest] = {}
+        self.unchecked: set[str] = set()
+        self.aborted: set[str] = set()
+        self._sequences: dict[int, Sequence] = {}
+        self._runs: dict[int, Run] = {}
+
+    def generate(
+        self, prompt: tuple[int, ...], max_tokens: int, seed: int, num_sent: int, salt: str, priority: int
+    ) -> None:
+        """Ask for a generation of which the first `num_sent` tokens are there already."""
+        sampling = SamplingParams(temperature=float(seed > 0), seed=seed)
+        sent = tuple(continuation(prompt, min(num_sent, max_tokens), sampling))
+        name = f"r{len(self.requests)}"
+        self._add(
+            generation(
+                name,
+                prompt,
+                max_tokens,
+                sampling=sampling,
+                continue_from=sent,
+                priority=priority,
+                cache_salt=salt,
+            )
+        )
+
+    def score(self, prefix: tuple[int, ...], targets: tuple[int, ...], salt: str, priority: int) -> None:
+        self._add(ScoreRequest(f"r{len(self.requests)}", prefix, targets, priority, salt))
+
+    def abort(self, request_id: str) -> None:
+        if self.engine.engine.abort(request_id):
+            self.aborted.add(request_id)
+        self.check_blocks()
+
+    def step(self) -> None:
+        has_work = self.engine.engine.has_work
+        self._remember_sequences()
+        self.engine.step()
+        self._check_step(self.engine.backend.plan, has_work)
+
+    def step_with_an_abort_in_the_middle(self, which: int) -> None:
+        """Abort the `which`th running request between plan and results, as a pipelined engine will see it."""
+        scheduler, has_work = self.engine.scheduler, self.engine.engine.has_work
+        self._remember_sequences()
+        plan = scheduler.schedule()
+        results = self.engine.backend.execute(plan)
+        if scheduler.running:
+            self.abort(scheduler.running[which % len(scheduler.running)].request.request_id)
+        for sequence, result in scheduler.update(plan, results):
+            output = self.engine.engine._report(sequence, result)
+            if output is not None:
+                self.engine.keep(output)
+        self._check_step(plan, has_work)
+
+    def finish(self) -> None:
+        """Run what is left; everything must come to its end and every block back."""
+        while self.engine.engine.has_work:
+            self.step()
+        assert not self.unchecked - self.aborted, "a request got no end"
+        assert self.engine.is_empty
+
+    def check_blocks(self) -> None:
+        """Every block is held by whom the tables say, and by nobody else."""
+        pool, scheduler = self.engine.pool, self.engine.scheduler
+        pool.check_invariants()
+        holders = Counter(block_id for s in scheduler.running for block_id in s.block_table)
+        assert {b: n for b, n in enumerate(pool._ref_counts) if n} == holders
+        for sequence in scheduler.running:
+            assert sequence.status is SequenceStatus.RUNNING
+            assert len(set(sequence.block_table)) == len(sequence.block_table)
+            num_known_blocks = pool.num_blocks_for(len(sequence.token_ids))
+            assert num_known_blocks - 1 <= len(sequence.block_table) <= num_known_blocks
+        assert all(not s.block_table and s.status is SequenceStatus.WAITING for s in scheduler.waiting)
+        for sequences in (scheduler.waiting, scheduler.running):
+            assert [s.rank for s in sequences] == sorted(s.rank for s in sequences)
+
+    def _add(self, request: GenerationRequest | ScoreRequest) -> None:
+        try:
+            self.engine.add(request)
+        except (Overloaded, InvalidInput):
+            return
+        self.requests[request.request_id] = request
+        self.unchecked.add(request.request_id)
+        self._check_outputs()
+
+    def _remember_sequences(self) -> None:
+        scheduler = self.engine.scheduler
+        self._sequences = {s.sequence_id: s for s in [*scheduler.waiting, *scheduler.running]}
+
+    def _check_step(self, plan: StepPlan, has_work: bool) -> None:
+        settings, block_size = self.engine.settings, self.engine.pool.block_size
+        assert bool(plan.chunks) == has_work, "a step with work to do must do some"
+        assert plan.num_tokens <= settings.max_num_batched_tokens
+        assert len(plan.chunks) <= settings.max_num_seqs
+        written = [
+            (chunk.block_table[position // block_size], position % block_size)
+            for chunk in plan.chunks
+            for position in range(chunk.start_position, chunk.context_len)
+        ]
+        assert len(written) == len(set(written)), "two sequences write one slot"
+        for chunk in plan.chunks:
+            self._check_progress(chunk.sequence_id, chunk.start_position, chunk.context_len)
+        assert sum(s.num_uncomputed_tokens > 1 for s in self.engine.scheduler.running) <= 1
+        self.check_blocks()
+        self._check_outputs()
+
+    def _check_progress(self, sequence_id: int, start: int, end: int) -> None:
+        """Each token is computed once, unless the sequence was preempted; and that never before it had a result."""
+        sequence, run = self._sequences[sequence_id], self._runs.get(sequence_id)
+        if run is None or sequence.num_preemptions > run.num_preemptions:
+            if run is not None:
+                assert sequence.num_preemptions == run.num_preemptions + 1
+                assert run.num_results > run.num_results_at_start, "preempted before it had a result"
+            num_results = 0 if run is None else run.num_results
+            run = self._runs[sequence_id] = Run(sequence.num_preemptions, num_results)
+        else:
+            assert start == run.computed_until
+        assert end > start
+        run.computed_until = end
+        run.num_results = sequence.num_generated_tokens + len(sequence.scores)
+
+    def _check_outputs(self) -> None:
+        for request_id in list(self.unchecked):
+            request = self.requests[request_id]
+            if isinstance(request, GenerationRequest):
+                output = self.engine.generations.get(request_id)
+                if output is None or output.finish_reason is None:
+                    continue
+                expected = continuation(request.prompt_token_ids, request.max_tokens, request.sampling)
+                assert [*request.continue_from, *output.token_ids] == expected
+            else:
+                score = self.engine.scores.get(request_id)
+                if score is None:
+                    continue
+                assert list(score.logprobs) == scores(request.prefix_token_ids, request.target_token_ids)
+            self.unchecked.remove(request_id)

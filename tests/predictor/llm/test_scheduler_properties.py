@@ -1,0 +1,129 @@
+"""Random arrivals, aborts, preemptions and cache hits; `checked_engine` says what must hold after every step.
+
+Once by hypothesis, which finds short ways to break things, and once by plain random traffic over many steps.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from hypothesis import HealthCheck, Phase, event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from tests.predictor.llm.checked_engine import CheckedEngine
+
+# What CI can afford; a night can afford more.
+NUM_EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "50"))
+NUM_STEPS = int(os.environ.get("ENGINE_STEPS", "10000"))
+
+# Prompts from few beginnings, so that prefixes are often shared.
+BEGINNINGS = [tuple(range(n)) for n in (0, 3, 4, 8, 13)]
+PROMPTS = st.builds(
+    lambda beginning, end: (*beginning, *end),
+    st.sampled_from(BEGINNINGS),
+    st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple),
+)
+SALTS = st.sampled_from(["", "", "tenant"])
+PRIORITIES = st.sampled_from([0, 0, 0, 1, -1])
+
+
+class EngineMachine(RuleBasedStateMachine):
+    @initialize(
+        num_blocks=st.integers(8, 20),
+        max_num_seqs=st.integers(2, 5),
+        spare_budget=st.integers(0, 12),
+        caching=st.booleans(),
+    )
+    def start(self, num_blocks: int, max_num_seqs: int, spare_budget: int, caching: bool) -> None:
+        self.engine = CheckedEngine(num_blocks, max_num_seqs, max_num_seqs + spare_budget, caching)
+
+    @rule(
+        prompt=PROMPTS,
+        max_tokens=st.integers(1, 40),
+        seed=st.integers(0, 3),
+        num_sent=st.integers(0, 6),
+        salt=SALTS,
+        priority=PRIORITIES,
+        num_alike=st.integers(1, 3),
+    )
+    def generate(
+        self,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        seed: int,
+        num_sent: int,
+        salt: str,
+        priority: int,
+        num_alike: int,
+    ) -> None:
+        for _ in range(num_alike):
+            self.engine.generate(prompt, max_tokens, seed, num_sent, salt, priority)
+
+    @rule(prefix=PROMPTS, scored=PROMPTS, salt=SALTS, priority=PRIORITIES)
+    def score(self, prefix: tuple[int, ...], scored: tuple[int, ...], salt: str, priority: int) -> None:
+        self.engine.score(prefix, scored, salt, priority)
+
+    @rule(which=st.integers(0, 1000))
+    def abort(self, which: int) -> None:
+        if self.engine.requests:
+            self.engine.abort(f"r{which % len(self.engine.requests)}")
+
+    @rule(num_steps=st.integers(1, 10))
+    def steps(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.engine.step()
+
+    @rule(which=st.integers(0, 10))
+    def step_with_an_abort_in_the_middle(self, which: int) -> None:
+        self.engine.step_with_an_abort_in_the_middle(which)
+
+    def teardown(self) -> None:
+        if hasattr(self, "engine"):
+            self.engine.finish()
+            stats = self.engine.engine.engine.stats()
+            event(f"preempted: {stats.num_preemptions > 0}")
+            event(f"found a cached prefix: {stats.num_prefix_hits > 0}")
+
+
+EngineMachine.TestCase.settings = settings(
+    max_examples=NUM_EXAMPLES,
+    stateful_step_count=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestEngine = EngineMachine.TestCase
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(4))
+def test_heavy_traffic(seed: int) -> None:
+    rng = random.Random(seed)
+    # A small budget makes for long prefills, during which the others grow.
+    engine = CheckedEngine(num_blocks=24, max_num_seqs=6, max_num_batched_tokens=7 + 3 * seed, caching=seed != 3)
+    prompts = [(*rng.choice(BEGINNINGS), *(rng.randrange(3) for _ in range(rng.randint(1, 12)))) for _ in range(40)]
+    num_steps = 0
+    while num_steps < NUM_STEPS // 4:
+        prompt = rng.choice(prompts)
+        salt, priority = rng.choice(["", "", "tenant"]), rng.choice([0, 0, 0, 1, -1])
+        kind = rng.random()
+        if kind < 0.12:
+            engine.generate(prompt, rng.randint(1, 50), rng.randrange(4), rng.randrange(6), salt, priority)
+        elif kind < 0.18:
+            engine.score(prompt, tuple(rng.randrange(3) for _ in range(rng.randint(1, 20))), salt, priority)
+        elif kind < 0.20 and engine.requests:
+            engine.abort(f"r{rng.randrange(len(engine.requests))}")
+        elif kind < 0.21:
+            engine.step_with_an_abort_in_the_middle(rng.randrange(6))
+            num_steps += 1
+        else:
+            engine.step()
+            num_steps += 1
+    engine.finish()
+
+    stats = engine.engine.engine.stats()
+    assert stats.num_preemptions > 10
+    assert (stats.num_prefix_hits > 0) == (seed != 3)
