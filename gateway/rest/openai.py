@@ -102,15 +102,14 @@ async def _chunks(
         async for index, message in messages:
             choice = choices[index]
             choice.add(message)
-            choice.texts.clear()  # sent, and not needed again
-            choice.logprobs.clear()
+            logprobs = choice.logprobs if with_logprobs else ()
             if message.HasField("start") and (opening := envelope.first_chunk(choice)) is not None:
                 yield sse.event(opening | common)
-            logprobs = message.logprobs if with_logprobs else ()
             if message.text or logprobs:
                 yield sse.event(envelope.chunk(choice, message.text, logprobs) | common)
             if choice.finish_reason is not None:
                 yield sse.event(envelope.last_chunk(choice) | common)
+            choice.forget_sent()
     _annotate_response(choices, asked.num_choices)
     if asked.wants_usage:
         yield sse.event(envelope.usage_chunk(choices[0], usage_json(choices, asked.num_choices)))

@@ -33,10 +33,16 @@ class Choice:
             self.usage.prompt_tokens = message.start.prompt_tokens
         if message.text:
             self.texts.append(message.text)
-        self.logprobs.extend(message.logprobs)
+        # End-of-text is a token, and no part of the text.
+        self.logprobs.extend(position for position in message.logprobs if not _is_special(position))
         if message.finish_reason:
             self.finish_reason = finish_reason_name(message.finish_reason)
             self.usage = message.usage
+
+    def forget_sent(self) -> None:
+        """Drop what a chunk has carried to the client."""
+        self.texts.clear()
+        self.logprobs.clear()
 
     @property
     def text(self) -> str:
@@ -155,9 +161,7 @@ def usage_json(choices: Sequence[Choice], num_choices: int) -> dict[str, Json]:
 def chat_logprobs(positions: Sequence[lm.PositionLogprobs]) -> dict[str, Json]:
     """`logprobs` of a chat choice: an object per token."""
     content = [
-        {**_token(position.chosen), "top_logprobs": [_token(token) for token in position.top]}
-        for position in positions
-        if not _is_special(position)
+        {**_token(position.chosen), "top_logprobs": [_token(token) for token in position.top]} for position in positions
     ]
     return {"content": content, "refusal": None}
 
@@ -166,8 +170,6 @@ def text_logprobs(choice: Choice, positions: Sequence[lm.PositionLogprobs]) -> d
     """`logprobs` of a text choice: lists side by side; moves the choice's text offset on."""
     lists: dict[str, list[Json]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for position in positions:
-        if _is_special(position):
-            continue
         token = position.chosen
         lists["tokens"].append(token.text)
         lists["token_logprobs"].append(token.logprob)
@@ -182,5 +184,4 @@ def _token(token: lm.TokenLogprob) -> dict[str, Json]:
 
 
 def _is_special(position: lm.PositionLogprobs) -> bool:
-    # End-of-text is a token, and no part of the text.
     return not position.chosen.text and not position.chosen.token_bytes

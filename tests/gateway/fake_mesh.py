@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc.aio
 import numpy as np
 
 from mesh.errors import InvalidInput, ModelNotFound, NotFound, Overloaded, PromptTooLong, Unavailable
@@ -19,7 +18,7 @@ from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.explain_pb2_grpc import ExplainServiceServicer
 from mesh.v1.language_model_pb2_grpc import LanguageModelServicer
 
-Context = grpc.aio.ServicerContext[Any, Any] if False else Any  # the class itself cannot be subscripted
+Context = Any  # grpc.aio.ServicerContext, which cannot be subscripted
 
 DIGEST = "ab" * 32
 
@@ -32,7 +31,7 @@ class FakeLanguageModel(LanguageModelServicer):
     requests: list[lm.GenerateRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
-    running: int = 0
+    started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -45,15 +44,13 @@ class FakeLanguageModel(LanguageModelServicer):
             raise PromptTooLong("prompt has 5120 tokens; model 'chat' takes 4096", field="messages")
         if "busy" in text:
             raise Overloaded("the queue is full", retry_after_s=3)
-        self.running += 1
+        self.started.set()
         try:
             async for response in self._say(request, text):
                 yield response
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        finally:
-            self.running -= 1
 
     async def _say(self, request: lm.GenerateRequest, text: str) -> AsyncIterator[lm.GenerateResponse]:
         rendered = f"<user>{text}</user>" if request.HasField("messages") else ""
