@@ -86,3 +86,10 @@ def test_commands_that_up_prints_work(mesh_by_make: Mesh) -> None:
 
 def commands_in(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if re.match(r"\s*(\S*/)?(meshserve|curl) ", line)]
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?)`", (ROOT / page).read_text(encoding="utf-8")))
+
+    assert {name for name in named if not (ROOT / name).exists() and "<" not in name} == set()
