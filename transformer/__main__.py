@@ -38,7 +38,7 @@ async def serve(settings: TransformerSettings) -> None:
     discovery = Discovery(registry=settings.registry, endpoints=settings.endpoints, state_dir=settings.state_dir)
     pool = EndpointPool(lambda: discovery.view, policy=settings.balancing, metrics_registry=server.metrics_registry)
     templates = TemplateRunnerPool(
-        TemplateLimits(settings.template_timeout_s, settings.template_memory_bytes, settings.max_prompt_chars),
+        TemplateLimits(settings.template_cpu_s, settings.template_memory_bytes, settings.max_prompt_chars),
         num_workers=settings.template_workers,
         max_waiting=settings.template_queue,
     )

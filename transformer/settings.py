@@ -19,7 +19,7 @@ class TransformerSettings(ServiceSettings):
     lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
     template_workers: int = Field(1, ge=1, le=64, description="Processes that render chat templates.")
     template_queue: int = Field(256, ge=1, le=65_536, description="Prompts that may wait to be rendered.")
-    template_timeout_s: float = Field(2.0, gt=0, le=60, description="Seconds that a chat template may run.")
+    template_cpu_s: float = Field(2.0, gt=0, le=60, description="CPU seconds that a chat template may take.")
     template_memory_bytes: int = Field(
         512 << 20, ge=64 << 20, le=2**40, description="Address space of a process that renders, in bytes."
     )

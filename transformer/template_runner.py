@@ -1,6 +1,6 @@
 """Runs templates in worker processes, and keeps those alive: a template can end its worker, never the service.
 
-A job that its caller gave up is still finished by the worker (its alarm bounds that), so that a cancelled request
+A job that its caller gave up is still finished by the worker (its timer bounds that), so that a cancelled request
 costs no new process. Knows nothing of chat: it is given a template and variables.
 """
 
@@ -22,8 +22,8 @@ from transformer.template_worker import LENGTH, REFUSED
 
 log = get_logger(__name__)
 
-# Beyond the worker's own alarm: covers a machine that is too busy to deliver it.
-_GRACE_S = 5.0
+# What a worker gets beyond its CPU time: on a busy machine that takes longer by the clock.
+_GRACE_S = 10.0
 
 
 class TemplateRefusal(InvalidInput):
@@ -38,7 +38,7 @@ class TemplateFault(CorruptArtifact):
 class TemplateLimits:
     """Bounds of one job."""
 
-    time_s: float = 2.0
+    cpu_s: float = 2.0
     memory_bytes: int = 512 << 20
     output_chars: int = 8_000_000
 
@@ -114,7 +114,7 @@ class TemplateRunnerPool:
             return None
 
     async def _exchange(self, worker: _Worker, job: _Job) -> list[str] | Exception:
-        async with asyncio.timeout(self._limits.time_s + _GRACE_S):
+        async with asyncio.timeout(self._limits.cpu_s + _GRACE_S):
             reply = json.loads(await worker.ask(job.frame))
         if "texts" in reply:
             texts: list[str] = reply["texts"]
@@ -127,8 +127,8 @@ class TemplateRunnerPool:
         """The error of a job whose worker died under it, or hangs."""
         status = await worker.end()
         log.warning("template_worker_ended", template=job.what, status=status)
-        if isinstance(error, TimeoutError) or status == -signal.SIGALRM:
-            return TemplateFault(f"the {job.what} does not finish within {self._limits.time_s:g} s")
+        if isinstance(error, TimeoutError) or status == -signal.SIGPROF:
+            return TemplateFault(f"the {job.what} does not finish within {self._limits.cpu_s:g} s of computing")
         return TemplateFault(f"the {job.what} ends the process that renders it")
 
 
@@ -172,7 +172,7 @@ def _spawn(limits: TemplateLimits, stdio: int) -> subprocess.Popen[bytes]:
             sys.executable,
             "-P",  # the folder of the script is no place to import from
             template_worker.__file__,
-            str(limits.time_s),
+            str(limits.cpu_s),
             str(limits.memory_bytes),
             str(limits.output_chars),
         ),

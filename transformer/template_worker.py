@@ -1,9 +1,9 @@
 """A process that renders Jinja templates from model files: untrusted code, so it gets a process of its own.
 
 Jinja's sandbox stops a template from reaching out; it does not stop `{% for %}` in `{% for %}` or a string of 10 GB.
-Here the kernel does: an alarm ends this process when a job takes too long, and its address space is limited. Frames
-on stdin and stdout are a 4-byte big-endian length and JSON. The file imports nothing of the mesh: it starts in 0.1 s.
-The environment is that of Hugging Face `transformers`, for which chat templates are written.
+Here the kernel does: a timer ends this process when a job takes too much CPU time, and its address space is limited.
+Frames on stdin and stdout are a 4-byte big-endian length and JSON. The file imports nothing of the mesh: it starts in
+0.1 s. The environment is that of Hugging Face `transformers`, for which chat templates are written.
 """
 
 from __future__ import annotations
@@ -110,16 +110,17 @@ def _frames(stream: BinaryIO) -> Iterator[bytes]:
         yield stream.read(LENGTH.unpack(header)[0])
 
 
-def main(time_limit_s: float, memory_limit_bytes: int, max_chars: int) -> None:
+def main(cpu_limit_s: float, memory_limit_bytes: int, max_chars: int) -> None:
     """Answer jobs until stdin closes."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _environment()
     for frame in _frames(sys.stdin.buffer):
-        # The default action of SIGALRM ends the process, whatever it does; the parent starts another.
-        signal.setitimer(signal.ITIMER_REAL, time_limit_s)
+        # The default action of SIGPROF ends the process, whatever it does; the parent starts another. CPU time, since a
+        # busy machine is not the template's fault, and a template cannot wait for anything.
+        signal.setitimer(signal.ITIMER_PROF, cpu_limit_s)
         reply = json.dumps(answer(json.loads(frame), max_chars)).encode()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(LENGTH.pack(len(reply)) + reply)
         sys.stdout.buffer.flush()
 

@@ -58,7 +58,7 @@ def templates() -> dict[str, str]:
 @pytest.fixture
 async def runner() -> AsyncIterator[TemplateRunnerPool]:
     """A running pool of one template worker with tight limits."""
-    pool = TemplateRunnerPool(TemplateLimits(time_s=0.5, memory_bytes=256 << 20, output_chars=100_000), max_waiting=4)
+    pool = TemplateRunnerPool(TemplateLimits(cpu_s=0.5, memory_bytes=256 << 20, output_chars=100_000), max_waiting=4)
     await pool.start()
     yield pool
     await pool.close()

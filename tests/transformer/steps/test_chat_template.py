@@ -42,7 +42,7 @@ def model(template: str, name: str = "m") -> PromptModel:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def step() -> AsyncIterator[ChatTemplate]:
     """One for all tests here: its worker is a process."""
-    pool = TemplateRunnerPool(TemplateLimits(time_s=10.0))
+    pool = TemplateRunnerPool(TemplateLimits(cpu_s=10.0))
     await pool.start()
     yield ChatTemplate(StepServices(templates=pool, wall_time_s=time.time))
     await pool.close()
