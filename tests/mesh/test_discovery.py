@@ -47,11 +47,11 @@ async def test_view_is_there_when_start_returns_and_follows_each_change(registry
         assert sees(discovery, "r1")()
 
         registry.control.announce(replica("r2"), 10)
-        await eventually(sees(discovery, "r1", "r2"), timeout_s=1)
+        await eventually(sees(discovery, "r1", "r2"))
         registry.control.withdraw("r1")
-        await eventually(sees(discovery, "r2"), timeout_s=1)
+        await eventually(sees(discovery, "r2"))
         await registry.control.delete_deployment("iris")
-        await eventually(lambda: not discovery.view.deployments, timeout_s=1)
+        await eventually(lambda: not discovery.view.deployments)
 
 
 async def test_callbacks_get_each_new_view(registry: Any, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ async def test_restarted_registry_does_not_empty_the_view_until_the_grace_is_ove
 ) -> None:
     for id_ in ("r1", "r2"):
         registry.control.announce(replica(id_), 10)
-    async with discovering(registry, tmp_path, grace_s=0.6) as discovery:
+    async with discovering(registry, tmp_path, grace_s=1.5) as discovery:
         history: list[set[str]] = []
         discovery.on_change(lambda view: history.append(set(view.replicas)))
         await registry.kill()
@@ -115,12 +115,12 @@ async def test_replica_in_doubt_can_withdraw(registry: Any, tmp_path: Path) -> N
 
 async def test_grace_starts_anew_when_the_registry_dies_again(registry: Any, tmp_path: Path) -> None:
     registry.control.announce(replica("r1"), 10)
-    async with discovering(registry, tmp_path, grace_s=0.5) as discovery:
+    async with discovering(registry, tmp_path, grace_s=1.0) as discovery:
         await registry.kill()
         await registry.start()
         await eventually(lambda: discovery.view.in_doubt == {"r1"})
         await registry.kill()
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.3)
         assert sees(discovery, "r1")()
 
         await registry.start()

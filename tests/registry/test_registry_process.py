@@ -33,7 +33,7 @@ async def running(folder: Path, *flags: str) -> AsyncIterator[tuple[asyncio.subp
     ready_file.unlink(missing_ok=True)
     process = await spawn("--state-dir", str(folder), "--ready-file", str(ready_file), *flags)
     try:
-        await eventually(ready_file.exists, timeout_s=20)
+        await eventually(ready_file.exists, timeout_s=60)
         yield process, json.loads(ready_file.read_text())["grpc_address"]
     finally:
         if process.returncode is None:
@@ -46,11 +46,11 @@ async def test_killed_registry_comes_back_with_everything_it_acknowledged(tmp_pa
     spec = pb.PredictorSpec(model_format="sklearn", storage_uri="file:///m")
     async with running(tmp_path) as (process, address), open_channel(address) as channel:
         stub = RegistryServiceStub(channel)
-        await stub.CreateModelVersion(pb.CreateModelVersionRequest(model_version=draft), timeout=5)
+        await stub.CreateModelVersion(pb.CreateModelVersionRequest(model_version=draft), timeout=15)
         alias = pb.SetModelAliasRequest(model_name="iris", alias="champion", version="1")
-        await stub.SetModelAlias(alias, timeout=5)
+        await stub.SetModelAlias(alias, timeout=15)
         deployment = pb.Deployment(name="iris", predictor=spec)
-        await stub.ApplyDeployment(pb.ApplyDeploymentRequest(deployment=deployment), timeout=5)
+        await stub.ApplyDeployment(pb.ApplyDeploymentRequest(deployment=deployment), timeout=15)
         first = await stub.Watch(pb.WatchRequest()).read()
         process.kill()
         await process.wait()
@@ -58,7 +58,7 @@ async def test_killed_registry_comes_back_with_everything_it_acknowledged(tmp_pa
     async with running(tmp_path) as (process, address), open_channel(address) as channel:
         stub = RegistryServiceStub(channel)
         by_alias = pb.GetModelVersionRequest(model_name="iris", alias="champion")
-        found = await stub.GetModelVersion(by_alias, timeout=5)
+        found = await stub.GetModelVersion(by_alias, timeout=15)
         again = await stub.Watch(pb.WatchRequest(after_revision=first.revision, epoch=first.epoch)).read()
 
     assert found.model_version.version == "1"
@@ -72,7 +72,7 @@ async def test_sigterm_with_an_open_watch_ends_soon_and_with_zero(tmp_path: Path
         await watch.read()
         process.send_signal(signal.SIGTERM)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert await process.wait() == 0
 
 
@@ -101,7 +101,7 @@ async def test_wrong_deployments_file_ends_the_start_with_one_sentence(
     path = tmp_path / "mesh.yaml"
     path.write_text(deployments)
     process = await spawn("--state-dir", str(tmp_path), "--deployments", str(path))
-    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 1
     assert sentence in stderr.decode()
@@ -111,7 +111,7 @@ async def test_wrong_deployments_file_ends_the_start_with_one_sentence(
 async def test_unusable_database_ends_the_start_with_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "registry.db").write_text("this is text " * 1000)
     process = await spawn("--state-dir", str(tmp_path))
-    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 1
     assert "cannot be used now: file is not a database" in stderr.decode()
