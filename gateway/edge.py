@@ -140,7 +140,10 @@ class Edge:
         exchange.fail(error)
         # With the status line out, all that is left is to end the connection, which the server does.
         if not answer.status and not isinstance(error, ClientCancelled):
-            await error_response(exchange.protocol, error)({"type": "http"}, _no_receive, answer.send)
+            response = error_response(exchange.protocol, error)
+            if isinstance(error, SlowBody):
+                response.headers["connection"] = "close"  # what may still come of the body is nobody's
+            await response({"type": "http"}, _no_receive, answer.send)
 
 
 class SlowBody(DeadlineExceeded):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -53,17 +54,24 @@ class Door:
 
     async def records(self, count: int = 1) -> list[dict[str, Any]]:
         """The records of the prediction log, once there are `count`."""
-        import asyncio
 
-        async with asyncio.timeout(10):
-            while True:
-                lines = self.log_file.read_bytes().splitlines() if self.log_file.exists() else []
-                if len(lines) >= count:
-                    return [orjson.loads(line) for line in lines]
-                await asyncio.sleep(0.01)
+        def lines() -> list[bytes]:
+            return self.log_file.read_bytes().splitlines() if self.log_file.exists() else []
+
+        async def are_there() -> bool:
+            return len(lines()) >= count
+
+        await eventually(are_there)
+        return [orjson.loads(line) for line in lines()]
 
 
-OpenDoor = Callable[..., Awaitable[Door]]
+async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+    """Return once the condition is true; fail when it does not become so in time."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
