@@ -53,7 +53,9 @@ class EngineSettings:
             if not getattr(self, field) >= low:
                 raise InvalidInput(f"{field} is {getattr(self, field)}; it must be at least {low}", field=field)
         if not 0.0 < self.kv_cache_share <= 1.0:
-            raise InvalidInput(f"kv_cache_share is {self.kv_cache_share}; it must be above 0 and at most 1")
+            raise InvalidInput(
+                f"kv_cache_share is {self.kv_cache_share}; it must be above 0 and at most 1", field="kv_cache_share"
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InvalidInput(
                 f"max_num_batched_tokens is {self.max_num_batched_tokens}; it must be at least max_num_seqs, "
