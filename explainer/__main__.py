@@ -14,6 +14,7 @@ from explainer.settings import ExplainerSettings
 from mesh import logs, model_index
 from mesh.announce import Announcer
 from mesh.discovery import Discovery
+from mesh.model_health import ModelHealth
 from mesh.model_index import ModelIndex, add_ModelIndex_to_server
 from mesh.pool import EndpointPool
 from mesh.serve import MeshServer, run
@@ -41,6 +42,7 @@ async def serve(settings: ExplainerSettings) -> None:
         max_running=settings.max_explanations,
         seed=settings.seed,
     )
+    health = ModelHealth(lambda: discovery.view, server.health.set)
     draining = asyncio.Event()
     index = ModelIndex(
         "explainer",
@@ -57,8 +59,11 @@ async def serve(settings: ExplainerSettings) -> None:
     server.on_drain(begin_drain)
     server.on_close(discovery.close)
     server.on_close(pool.close)
+    server.on_close(health.close)
+    discovery.on_change(health.notice)
     await discovery.start()
     await server.start()
+    health.start()
     await _announce(server, settings)
     await server.serve_until_terminated()
 

@@ -10,6 +10,7 @@ import uuid
 from mesh import logs, model_index
 from mesh.announce import Announcer
 from mesh.discovery import Discovery
+from mesh.model_health import ModelHealth
 from mesh.model_index import ModelIndex
 from mesh.pool import EndpointPool
 from mesh.serve import MeshServer, run
@@ -47,6 +48,7 @@ async def serve(settings: TransformerSettings) -> None:
     steps = StepServices(templates=templates, wall_time_s=time.time)
     prompts = Prompts(descriptions, steps, TransformerMetrics(server.metrics_registry))
     pipeline = Pipeline(next_hops, prompts, descriptions)
+    health = ModelHealth(lambda: discovery.view, server.health.set)
     draining = asyncio.Event()
     index = ModelIndex(
         "transformer",
@@ -64,11 +66,13 @@ async def serve(settings: TransformerSettings) -> None:
         draining.set()
 
     server.on_drain(begin_drain)
-    for release in (discovery.close, pool.close, templates.close):
+    for release in (discovery.close, pool.close, templates.close, health.close):
         server.on_close(release)
+    discovery.on_change(health.notice)
     await discovery.start()
     await templates.start()
     await server.start()
+    health.start()
     await _announce(server, settings)
     await server.serve_until_terminated()
 

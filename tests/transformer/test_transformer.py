@@ -68,6 +68,7 @@ async def test_it_serves_health_reflection_and_clear_errors(service: Process) ->
         health = await health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(service="mesh.v1.LanguageModel")
         )
+        model_health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="m"))
         listing = reflection_pb2.ServerReflectionRequest(list_services="")
         [listed] = [
             answer
@@ -77,6 +78,7 @@ async def test_it_serves_health_reflection_and_clear_errors(service: Process) ->
             await LanguageModelStub(channel).Tokenize(lm.TokenizeRequest(model_name="m", text="a"))
 
     assert health.status == health_pb2.HealthCheckResponse.SERVING
+    assert model_health.status == health_pb2.HealthCheckResponse.SERVING  # says the endpoints file
     names = {entry.name for entry in listed.list_services_response.service}
     assert {"mesh.v1.LanguageModel", "mesh.v1.ExplainService", "inference.GRPCInferenceService"} <= names
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
