@@ -73,6 +73,10 @@ class MeshError(Exception):
     def http_status(self) -> int:
         return self.code.http_status
 
+    @property
+    def openai_type(self) -> str:
+        return self.code.openai_type
+
 
 class InvalidInput(MeshError):
     """A field of the request is wrong; `field` names it where one is to blame."""
@@ -136,6 +140,10 @@ class MessageTooLarge(MeshError):
     @property
     def http_status(self) -> int:
         return 413
+
+    @property
+    def openai_type(self) -> str:
+        return Code.INVALID_ARGUMENT.openai_type
 
 
 class ClientCancelled(MeshError):

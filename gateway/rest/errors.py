@@ -25,7 +25,7 @@ def error_body(protocol: str, error: MeshError) -> dict[str, Any]:
     """OpenAI's error object, or {"error": sentence} for the others."""
     if protocol != OPENAI:
         return {"error": error.message}
-    return _openai_body(error.message, error.code.openai_type, error.field, error.openai_code)
+    return _openai_body(error.message, error.openai_type, error.field, error.openai_code)
 
 
 def error_response(protocol: str, error: MeshError) -> Response:
