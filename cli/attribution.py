@@ -23,7 +23,8 @@ def explanation_drawing(explanation: Any, row: int) -> RenderableType:
     attributions = explanation["attributions"]
     prompt = explanation.get("rendered_prompt", "")
     title = Text.assemble(("answer ", "dim"), (str(explanation["target"]), "bold"))
-    title.append_text(Text(f"  score {explanation['score']:.4g}", style="dim"))
+    kind = "log-probability" if prompt else "score"
+    title.append_text(Text(f"  {kind} {explanation['score']:.4g}", style="dim"))
     if explanation.get("base_score") is not None:
         title.append_text(Text(f", {explanation['base_score']:.4g} without any feature", style="dim"))
     if prompt:
@@ -46,7 +47,7 @@ def attribution_table(attributions: list[Any], heading: str) -> Table:
 
 def coloured_prompt(prompt: str, attributions: list[Any]) -> Text:
     """The prompt with each attributed word on a background that says how much it counts."""
-    text, largest = Text(prompt), _largest(attributions)
+    text, largest = Text(prompt.rstrip()), _largest(attributions)
     for each in attributions:
         share = float(each["value"]) / largest
         if abs(share) >= _LEAST_SHARE:

@@ -26,7 +26,7 @@ class ChatSettings:
 
     model: str
     max_tokens: int | None
-    temperature: float | None
+    temperature: float
     seed: int | None
 
     def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def chat(
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 512,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, max=2, help="0 takes the likeliest token each time.")
-    ] = None,
+        float, typer.Option("--temperature", min=0, max=2, help="0 takes the likeliest token each time.")
+    ] = 0.2,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed, the same answer.")] = None,
     gateway: options.Gateway = None,
     state_dir: options.StateDirectory = DEFAULT,

@@ -54,6 +54,7 @@ class _Builder:
         environment: dict[str, str] | None = None,
         health_names: tuple[str, ...] = (),
         http_address: str | None = None,
+        after: tuple[str, ...] = ("registry",),
     ) -> ServiceSpec:
         grpc_port, metrics_port = getattr(self.ports, name), getattr(self.ports, f"{name}_metrics")
         is_registry = name == "registry"
@@ -75,7 +76,7 @@ class _Builder:
             ready_file=self.state.ready_file(name),
             log_path=self.state.log_file(name),
             http_address=http_address,
-            after=() if is_registry else ("registry",),
+            after=after,
             health_names=health_names,
         )
 
@@ -93,8 +94,9 @@ def service_specs(
     build = _Builder(host, ports, state, log_level)
     deployments = ("--deployments", str(deployments_file))
     return (
-        build.service("registry", deployments, _ONE_THREAD),
-        build.service("predictor", deployments, health_names=models),
+        build.service("registry", deployments, _ONE_THREAD, after=()),
+        # It takes longest, knows its models from the file, and announces itself once the registry is there.
+        build.service("predictor", deployments, health_names=models, after=()),
         build.service("transformer", environment=_ONE_THREAD),
         build.service("explainer", environment=_ONE_THREAD),
         build.service(

@@ -83,6 +83,10 @@ class Service:
         self._silence: asyncio.TimerHandle | None = None
         self._is_silent = False
 
+    def serves(self) -> bool:
+        """Whether it says SERVING now."""
+        return self.state is ServiceState.SERVING
+
     def start(self) -> None:
         """Begin to keep the service alive."""
         self._first_started = self._now()

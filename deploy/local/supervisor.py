@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -19,7 +18,7 @@ from deploy.local.commands import GRACE_S, ServiceSpec
 from deploy.local.events import MeshReady, ModelServing, Report, StillWaiting, Warned
 from deploy.local.process import Sleep
 from deploy.local.run_info import DeploymentInfo, RunInfo, write_run_info
-from deploy.local.service import Service, ServiceState
+from deploy.local.service import Service
 from deploy.local.state_dir import StateDir
 from mesh.errors import Unavailable
 
@@ -107,9 +106,7 @@ class Supervisor:
     def awaited(self) -> tuple[str, ...]:
         """What is missing until the mesh is ready, in words; empty when it is ready."""
         services = [
-            f"{service.spec.name} ({service.state.value})"
-            for service in self.services.values()
-            if service.state is not ServiceState.SERVING
+            f"{service.spec.name} ({service.state.value})" for service in self.services.values() if not service.serves()
         ]
         models = [
             f"{model} ({self._progress_of(model)})"
@@ -123,17 +120,17 @@ class Supervisor:
             await self._prepare()
         started = self._now()
         for service in self.services.values():
-            await self._until(functools.partial(self._all_serve, service.spec.after), started)
+            for name in service.spec.after:
+                await self._until(self.services[name].serves, started)
+                await self._after_start_of(name)
             service.start()
-            await self._after(service, started)
         await self._until(lambda: not self.awaited(), started)
         self._report(MeshReady(self._now() - started, self._info()))
 
-    async def _after(self, service: Service, started: float) -> None:
-        """Do what is to be done once `service` serves, before those that need it start."""
-        work = self._after_start.get(service.spec.name)
+    async def _after_start_of(self, name: str) -> None:
+        """Do, once, what is to be done when `name` serves and before those that need it start."""
+        work = self._after_start.pop(name, None)
         if work is not None:
-            await self._until(functools.partial(self._all_serve, (service.spec.name,)), started)
             await work()
 
     async def _until(self, condition: Callable[[], bool], started: float) -> None:
@@ -153,9 +150,6 @@ class Supervisor:
             if reason is not None:
                 words = f"; its last words: {service.last_words}" if service.last_words else ""
                 raise StartFailed(f"{service.spec.name} {reason}{words}; its log is {service.spec.log_path}")
-
-    def _all_serve(self, names: Sequence[str]) -> bool:
-        return all(self.services[name].state is ServiceState.SERVING for name in names)
 
     async def _unless_stopped(self, work: Coroutine[None, None, None]) -> None:
         """Run `work`; drop it when a stop is requested."""
