@@ -1,0 +1,196 @@
+"""The real SmolLM2 behind a real predictor: text, tokens, scores, seeds, cancel, and an engine that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+
+from mesh.oip import open_inference_pb2 as oip
+from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from mesh.tensors import Tensor, decode_response, encode_request
+from mesh.v1 import language_model_pb2 as lm
+from mesh.v1.language_model_pb2_grpc import LanguageModelStub
+from tests.conftest import SMOLLM2_SHA256
+from tests.predictor.running import RunningPredictor, eventually, running_predictor
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+PROMPT = "The capital of France is"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def predictor(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningPredictor]:
+    folder = tmp_path_factory.mktemp("predictor")
+    deployments = folder / "deployments.yaml"
+    spec = {"model_format": "llm", "storage_uri": smollm2_gguf.as_uri(), "sha256": SMOLLM2_SHA256, "model_version": 2}
+    deployments.write_text(json.dumps({"deployments": [{"name": "smollm2", "predictor": spec}]}))
+    async with running_predictor(folder, "--deployments", str(deployments)) as running:
+        await running.until_ready("smollm2", 240)
+        yield running
+        assert await asyncio.to_thread(running.terminate) == 0
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def channel(predictor: RunningPredictor) -> AsyncIterator[grpc.aio.Channel]:
+    await predictor.until_ready("smollm2", 240)
+    async with predictor.channel() as channel:
+        yield channel
+
+
+def generation(text: str = PROMPT, **sampling: object) -> lm.GenerateRequest:
+    parameters = lm.SamplingParameters(**{"temperature": 0, "max_tokens": 8, **sampling})  # type: ignore[arg-type]
+    return lm.GenerateRequest(model_name="smollm2", text=text, sampling=parameters)
+
+
+async def generate(channel: grpc.aio.Channel, request: lm.GenerateRequest) -> list[lm.GenerateResponse]:
+    return [response async for response in LanguageModelStub(channel).Generate(request)]
+
+
+def text_of(responses: list[lm.GenerateResponse]) -> str:
+    return "".join(response.text for response in responses)
+
+
+def tokens_of(responses: list[lm.GenerateResponse]) -> list[int]:
+    return [token_id for response in responses for token_id in response.token_ids]
+
+
+async def metric(predictor: RunningPredictor, name: str) -> float:
+    url = f"http://{predictor.addresses['metrics_address']}/metrics"
+    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{"))
+
+
+async def test_it_knows_the_capital_of_france(channel: grpc.aio.Channel) -> None:
+    responses = await generate(channel, generation())
+
+    assert text_of(responses).startswith(" Paris")
+    start = responses[0].start
+    assert (start.model_name, start.model_version, start.model_digest) == ("smollm2", "2", SMOLLM2_SHA256)
+    assert start.prompt_tokens == 5
+    assert responses[-1].finish_reason == lm.FINISH_REASON_LENGTH
+    assert responses[-1].usage.output_tokens == 8
+    assert responses[-1].timings.total_s >= responses[-1].timings.first_token_s > 0
+
+
+async def test_the_same_seed_gives_the_same_tokens_and_continues_them(channel: grpc.aio.Channel) -> None:
+    first = await generate(channel, generation(temperature=1, max_tokens=10))
+    seed = first[0].start.seed
+
+    again = await generate(channel, generation(temperature=1, max_tokens=10, seed=seed))
+    request = generation(temperature=1, max_tokens=10, seed=seed)
+    request.continue_from.extend(tokens_of(first)[:4])
+    rest = await generate(channel, request)
+
+    assert tokens_of(again) == tokens_of(first)
+    assert tokens_of(rest) == tokens_of(first)[4:]
+
+
+async def test_plain_oip_gets_the_same_text_whole_and_streamed(channel: grpc.aio.Channel) -> None:
+    expected = text_of(await generate(channel, generation()))
+    stub = GRPCInferenceServiceStub(channel)
+
+    def request(stream: bool) -> oip.ModelInferRequest:
+        message = oip.ModelInferRequest(model_name="smollm2", id="x")
+        parameters = json.dumps({"temperature": 0, "max_tokens": 8}).encode()
+        encode_request(
+            message,
+            [
+                Tensor("text_input", "BYTES", np.array([PROMPT.encode()], dtype=object)),
+                Tensor("stream", "BOOL", np.array([stream])),
+                Tensor("sampling_parameters", "BYTES", np.array([parameters], dtype=object)),
+            ],
+        )
+        return message
+
+    whole = await stub.ModelInfer(request(False))
+    pieces = [response async for response in stub.ModelStreamInfer(iter([request(True)]))]
+
+    assert decode_response(whole)["text_output"].array.tolist() == [(PROMPT + expected).encode()]
+    assert all(piece.infer_response.id == "x" for piece in pieces)
+    assert len(pieces) > 1
+    streamed = b"".join(decode_response(piece.infer_response)["text_output"].array[0] for piece in pieces)
+    assert streamed == expected.encode()
+
+
+async def test_scores_prefer_the_truth(channel: grpc.aio.Channel) -> None:
+    items = [lm.ScoreRequest.Item(text=PROMPT, target_text=target) for target in (" Paris", " London")]
+
+    response = await LanguageModelStub(channel).Score(lm.ScoreRequest(model_name="smollm2", items=items))
+
+    paris, london = (sum(result.logprobs) for result in response.results)
+    assert london < paris < 0
+
+
+async def test_special_tokens_in_a_text_are_recognised(channel: grpc.aio.Channel) -> None:
+    stub = LanguageModelStub(channel)
+
+    tokens = await stub.Tokenize(lm.TokenizeRequest(model_name="smollm2", text="<|im_start|>user"))
+    description = await stub.DescribeModel(lm.DescribeModelRequest(model_name="smollm2"))
+
+    assert tokens.token_ids[0] == 1
+    assert (description.architecture, description.vocab_size) == ("llama", 49152)
+    assert "<|im_start|>" in description.chat_template
+    assert 2 in description.eos_token_ids
+
+
+async def test_an_over_long_prompt_names_both_numbers(channel: grpc.aio.Channel) -> None:
+    limit = (
+        await LanguageModelStub(channel).DescribeModel(lm.DescribeModelRequest(model_name="smollm2"))
+    ).max_context_tokens
+
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await generate(channel, lm.GenerateRequest(model_name="smollm2", text="word " * (limit + 10)))
+
+    details = refusal.value.details() or ""
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(limit) in details
+    assert str(limit + 11) in details or "characters" in details
+
+
+async def test_a_cancelled_generation_frees_its_blocks(predictor: RunningPredictor, channel: grpc.aio.Channel) -> None:
+    call = LanguageModelStub(channel).Generate(generation(max_tokens=2000, ignore_eos=True))
+    await call.read()
+    assert await metric(predictor, "vllm:num_requests_running") == 1
+
+    call.cancel()
+
+    async def is_idle() -> bool:
+        return (
+            await metric(predictor, "vllm:num_requests_running") == 0
+            and await metric(predictor, "vllm:kv_cache_usage_perc") == 0
+        )
+
+    await eventually(is_idle, 20, "the cancelled request has left the engine")
+    assert await metric(predictor, "vllm:request_success_total") > 0
+
+
+async def test_a_killed_engine_comes_back_and_the_predictor_stays(
+    predictor: RunningPredictor, channel: grpc.aio.Channel
+) -> None:
+    call = LanguageModelStub(channel).Generate(generation(max_tokens=2000, ignore_eos=True))
+    await call.read()
+    [engine] = psutil.Process(predictor.process.pid).children()
+
+    os.kill(engine.pid, signal.SIGKILL)
+
+    with pytest.raises(grpc.aio.AioRpcError) as broken:
+        async for _ in call:
+            pass
+    assert broken.value.code() is grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await generate(channel, generation())
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "model 'smollm2' is unavailable: the engine is" in (refusal.value.details() or "")
+    await predictor.until_ready("smollm2", 240)
+    assert text_of(await generate(channel, generation())).startswith(" Paris")
