@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 
 import typer
 
@@ -30,9 +31,9 @@ def make_app() -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """Run the command line; ends the process."""
-    arguments = sys.argv[1:]
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line `argv` (default: the process's); ends the process."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     wants_traceback = _TRACEBACK_FLAG in arguments
     if wants_traceback:
         arguments.remove(_TRACEBACK_FLAG)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 
 from cli import options
 from cli.attribution import explanation_drawing
@@ -15,6 +14,7 @@ from cli.data import read_data, rows_of
 from cli.failure import Failure
 from cli.gateway_client import GatewayClient
 from cli.target import find_target
+from cli.terminal import output_console
 from deploy.local.state_dir import DEFAULT
 
 
@@ -53,7 +53,7 @@ def explain(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    console = Console()
+    console = output_console()
     for row, explanation in enumerate(answer["explanations"]):
         console.print(explanation_drawing(explanation, row))
         console.print()

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cli import options
@@ -15,6 +14,7 @@ from cli.catalog import metadata_of
 from cli.data import flat, input_tensors, read_data
 from cli.gateway_client import GatewayClient
 from cli.target import Target, find_target
+from cli.terminal import output_console
 from deploy.local.state_dir import DEFAULT
 
 _MAX_SHOWN_VALUES = 16
@@ -52,7 +52,7 @@ def infer(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
-        Console().print(outputs_table(answer["outputs"]))
+        output_console().print(outputs_table(answer["outputs"]))
 
 
 def outputs_table(outputs: list[Any]) -> Table:

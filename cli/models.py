@@ -6,13 +6,13 @@ import dataclasses
 import json
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cli import options
 from cli.catalog import READY, ServedModel, served_models
 from cli.gateway_client import GatewayClient
 from cli.target import find_target
+from cli.terminal import output_console
 from deploy.local.state_dir import DEFAULT
 
 
@@ -35,7 +35,7 @@ def models(
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(model) for model in found], indent=2))
     else:
-        Console().print(models_table(found))
+        output_console().print(models_table(found))
 
 
 def models_table(found: list[ServedModel]) -> Table:

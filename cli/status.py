@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cli import options
@@ -21,6 +20,7 @@ from cli.failure import Failure
 from cli.gateway_client import GatewayClient
 from cli.models import models_table
 from cli.target import Target, find_target
+from cli.terminal import output_console
 from deploy.local.run_info import ServiceInfo
 from deploy.local.state_dir import DEFAULT
 
@@ -124,7 +124,7 @@ def _models(target: Target, timeout_s: float) -> tuple[list[ServedModel], Failur
 
 
 def _show(services: list[ServiceStatus], found: list[ServedModel], trouble: Failure | None) -> None:
-    console = Console()
+    console = output_console()
     table = Table(
         "service", "health", "address", "pid", "up", "restarts", box=None, header_style="bold", pad_edge=False
     )

@@ -13,8 +13,6 @@ from cli import options
 from cli.up_lines import LineReporter
 from cli.up_live import LiveReporter
 from deploy.local.state_dir import DEFAULT
-from deploy.local.up import UpOptions
-from deploy.local.up import up as run_mesh
 
 
 def up(
@@ -47,6 +45,10 @@ def up(
 
       meshserve up --port-offset 100 --state-dir /tmp/second-mesh
     """
+    # Imported here: the other verbs start twice as fast without gRPC and the supervisor.
+    from deploy.local.up import UpOptions
+    from deploy.local.up import up as run_mesh
+
     console = Console()
     chosen = UpOptions(
         state_dir=state_dir,

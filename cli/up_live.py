@@ -35,10 +35,10 @@ class LiveReporter:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=10, transient=True, get_renderable=self._drawing)
         self._services: dict[str, RenderableType] = {}
         self._models: dict[str, ModelProgress | ModelServing] = {}
         self._note: RenderableType = Text()
+        self._live = Live(console=console, refresh_per_second=10, transient=True, get_renderable=self._drawing)
 
     def __enter__(self) -> LiveReporter:
         self._live.start()
@@ -78,9 +78,10 @@ class LiveReporter:
 
     def _drawing(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        for service, state in self._services.items():
+        # Copies: rich draws in a thread of its own.
+        for service, state in list(self._services.items()):
             table.add_row(Text(service, style="bold"), state)
-        for model, news in self._models.items():
+        for model, news in list(self._models.items()):
             table.add_row(Text(model, style="bold"), _model_drawing(news))
         return Group(table, self._note)
 
