@@ -19,6 +19,7 @@ from typing import Any
 
 from predictor.llm.messages import Command, EngineSpec, Message
 
+EXIT_TIMEOUT_S = 1.0
 END_TIMEOUT_S = 10.0
 
 
@@ -75,11 +76,15 @@ class EngineProcess:
         Returns the exit status: negative for a signal.
         """
         if self._end is None:
-            self._process.kill()
             self._end = asyncio.create_task(asyncio.to_thread(self._reap))
         return await asyncio.shield(self._end)
 
     def _reap(self) -> int:
+        if self._exited.is_set():
+            # The pipe closes a moment before the process is gone; a kill in that moment would hide how it ended.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(EXIT_TIMEOUT_S)
+        self._process.kill()
         status = self._process.wait(END_TIMEOUT_S)
         self._outbox.put(None)
         for thread in self._threads:

@@ -118,7 +118,7 @@ def scores(prefix: Sequence[int], targets: Sequence[int]) -> list[float]:
 def load(path: Path, settings: EngineSettings, progress: Callable[[str, float], None]) -> EngineModel:
     """The factory that an engine process is given. The name of `path` asks for misbehaviour."""
     progress("weights", 0.5)
-    if path.name == "corrupt":
+    if path.name == "corrupt" or path.with_name(f"{path.name}.corrupt").exists():
         raise CorruptArtifact(f"{path.name} is not a model")
     if path.name == "slow":
         time.sleep(600)
