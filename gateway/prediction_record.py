@@ -5,13 +5,16 @@ Runs on the prediction log's thread: parsing bytes that only passed through is d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from gateway.exchange import Exchange, ExplainCall, TensorCall
+from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
+from mesh.tensors import Tensor, decode_request, decode_response
 from mesh.v1 import explain_pb2
 
 M = TypeVar("M", bound=Message)
@@ -63,11 +66,32 @@ def _tensor_call(call: TensorCall, record: dict[str, Any]) -> dict[str, Any]:
     response = _parsed(call.response, oip.ModelInferResponse)
     if response is not None and response.model_name:
         record["model"] = _model(response.model_name, response.model_version, None)
+    _add_texts(record, request, response)
     return {
         "id": request.id if request is not None else None,
         "inputs": _shapes(request.inputs) if request is not None else None,
         "outputs": _shapes(response.outputs) if response is not None else None,
     }
+
+
+def _add_texts(
+    record: dict[str, Any], request: oip.ModelInferRequest | None, response: oip.ModelInferResponse | None
+) -> None:
+    """A language model behind plain OIP: its texts are tensors. Those of a stream come piece by piece."""
+    if request is not None and (prompt := _text(decode_request, request, "text_input")) is not None:
+        record["prompt"] = {"text": prompt}
+    if response is not None and (output := _text(decode_response, response, "text_output")) is not None:
+        record["output"] = {"text": record.get("output", {"text": ""})["text"] + output}
+
+
+def _text(decode: Callable[[M], dict[str, Tensor]], message: M, name: str) -> str | None:
+    try:
+        tensor = decode(message).get(name)
+    except InvalidInput:
+        return None
+    if tensor is None or tensor.datatype != "BYTES":
+        return None
+    return b"".join(tensor.array.ravel().tolist()).decode(errors="replace")
 
 
 def _add_explain_calls(record: dict[str, Any], exchange: Exchange) -> None:

@@ -86,7 +86,7 @@ class Conversation(_Strict):
 class _Sampled(_Strict):
     """What both kinds of completion share."""
 
-    model: str
+    model: Annotated[str, Field(max_length=256)]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

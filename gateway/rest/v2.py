@@ -6,8 +6,6 @@ not served yet, and says so.
 
 from __future__ import annotations
 
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +13,7 @@ from gateway.dataplane import Dataplane
 from gateway.repository import RepositoryControl
 from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
+from gateway.rest.message_json import message_to_json
 from gateway.rest.tensor_json import parameters_from_json, parameters_to_json, tensor_from_json, tensor_to_json
 from gateway.server_metadata import server_metadata
 from mesh.errors import InvalidInput
@@ -34,7 +33,7 @@ class V2Routes:
 
     async def metadata(self, _request: Request) -> Response:
         """GET /v2"""
-        return json_response(_as_json(server_metadata()))
+        return json_response(message_to_json(server_metadata()))
 
     async def live(self, _request: Request) -> Response:
         """GET /v2/health/live"""
@@ -62,13 +61,13 @@ class V2Routes:
         """GET /v2/models/{model}/config"""
         name, version = _model_of(request)
         self._dataplane.deployment(name, sse.exchange_of(request))
-        return json_response(_as_json((await self._dataplane.config(name, version)).config))
+        return json_response(message_to_json((await self._dataplane.config(name, version)).config))
 
     async def model_statistics(self, request: Request) -> Response:
         """GET /v2/models/{model}/stats"""
         name, version = _model_of(request)
         self._dataplane.deployment(name, sse.exchange_of(request))
-        return json_response(_as_json(await self._dataplane.statistics(name, version)))
+        return json_response(message_to_json(await self._dataplane.statistics(name, version)))
 
     async def infer(self, request: Request) -> Response:
         """POST /v2/models/{model}/infer"""
@@ -182,10 +181,3 @@ def _metadata_json(metadata: oip.ModelMetadataResponse) -> dict[str, Json]:
         "inputs": tensors(metadata.inputs),
         "outputs": tensors(metadata.outputs),
     }
-
-
-def _as_json(message: Message) -> dict[str, Json]:
-    # 64-bit counts come as strings, as protobuf's JSON form has them: no reader loses digits.
-    return json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )

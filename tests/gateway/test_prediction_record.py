@@ -70,6 +70,23 @@ def test_tensor_calls_have_names_and_shapes_and_no_data() -> None:
     assert record["model"] == {"name": "iris", "version": "2", "digest": None}
 
 
+def test_texts_of_a_language_model_behind_plain_oip_are_prompt_and_output() -> None:
+    done = exchange()
+    request = oip.ModelInferRequest()
+    prompt = request.inputs.add(name="text_input", datatype="BYTES", shape=[1])
+    prompt.contents.bytes_contents.append(b"Once")
+    done.add_infer(request.SerializeToString(), None)
+    for piece in (b"upon ", b"a time"):
+        response = oip.ModelInferResponse(model_name="chat", model_version="1")
+        output = response.outputs.add(name="text_output", datatype="BYTES", shape=[1])
+        output.contents.bytes_contents.append(piece)
+        done.add_infer(None, response.SerializeToString())
+
+    record = record_of(done)
+
+    assert (record["prompt"], record["output"]) == ({"text": "Once"}, {"text": "upon a time"})
+
+
 def test_explanations_have_method_targets_and_cost() -> None:
     done = exchange()
     done.add_explain(

@@ -115,6 +115,7 @@ def test_values_that_ask_for_nothing_and_unknown_fields_are_taken() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
         ({"messages": ["hi"]}, "messages.0"),
         ({"model": 7}, "model"),
+        ({"model": "m" * 257}, "model"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),

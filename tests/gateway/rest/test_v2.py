@@ -33,7 +33,7 @@ async def test_what_a_model_says_of_itself(door: Door, version: str) -> None:
     }
     assert (await door.http.get(f"{path}/ready")).json() == {"name": "echo", "ready": True}
     assert (await door.http.get(f"{path}/config")).json()["max_batch_size"] == 8
-    assert (await door.http.get(f"{path}/stats")).json()["model_stats"][0]["inference_count"] == str(2**53 + 1)
+    assert (await door.http.get(f"{path}/stats")).json()["model_stats"][0]["inference_count"] == 2**53 + 1
 
 
 async def test_model_that_nobody_has_ready_is_not_ready(door: Door) -> None:
