@@ -29,6 +29,10 @@ _tracer = tracing.tracer(__name__)
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/mesh.v1.RegistryService/RenewLease")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+# The status travels in a header, of which a peer takes 16 KiB; a character can become 12 bytes there. A sentence may
+# quote a name that a stranger chose, so its length is not ours.
+_MAX_MESSAGE_CHARS = 1024
+
 if TYPE_CHECKING:
     # The stubs make these generic; the classes themselves cannot be subscripted.
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -164,6 +168,7 @@ class _Call:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise error
         self._code, message = _status_of(error, self._method)
+        message = message[:_MAX_MESSAGE_CHARS]
         self._span.set_status(Status(StatusCode.ERROR, message))
         # The id also tells a caller that this process answered, and not a broken way to it (mesh/pool.py).
         request = context.current()

@@ -159,6 +159,16 @@ async def test_outcome(case: str) -> None:
     assert decode_response(next_one)["fp32_out"].array.tolist() == [[1.0, 2.0]]
 
 
+@pytest.mark.parametrize("character", ["x", "é", "\U0001f600"])
+async def test_a_monstrous_name_is_an_error_of_the_same_kind(character: str) -> None:
+    async with serving() as served:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await served.stub.ModelInfer(fp32(model_name=character * 1_000_000))
+
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    assert len(refusal.value.details() or "") <= 1024
+
+
 async def test_an_unexpected_failure_names_the_request_id_and_no_path() -> None:
     async with serving() as served:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
