@@ -59,7 +59,9 @@ class LiveReporter:
             case ModelProgress() | ModelServing():
                 self._models[event.model] = event
             case StillWaiting(awaited, seconds):
-                self._note = Text(f"waiting for {', '.join(awaited)} ({seconds:.0f} s)", style="dim")
+                # The rows above say how far each is, and are newer than the event.
+                names = ", ".join(each.partition(" (")[0] for each in awaited)
+                self._note = Text(f"{seconds:.0f} s, waiting for {names}", style="dim")
             case MeshReady():
                 self._live.stop()
         self._print(event)

@@ -50,7 +50,7 @@ def test_the_drawing_shows_what_is_awaited() -> None:
     assert "✓ 127.0.0.1:8090  0.8 s" in text
     assert "starting" in text
     assert "download, 12 of 98 MB" in text
-    assert "waiting for predictor (starting) (10 s)" in text
+    assert "10 s, waiting for predictor" in text
 
 
 def test_when_ready_the_addresses_stay_and_later_news_are_lines() -> None:
