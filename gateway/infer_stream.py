@@ -86,7 +86,9 @@ class InferStream:
     def _hop_of(self, model_name: str) -> _Hop:
         hop = self._hops.get(model_name)
         if hop is None:
-            self._dataplane.deployment(model_name, self._exchange)
+            # The record of a stream that names several models is the first one's.
+            is_first = self._exchange.deployment is None
+            self._dataplane.deployment(model_name, self._exchange if is_first else None)
             if len(self._hops) == MAX_MODELS:
                 raise InvalidInput(f"one stream names more than {MAX_MODELS} models", field="model_name")
             hop = self._hops[model_name] = _Hop()

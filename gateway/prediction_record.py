@@ -64,7 +64,7 @@ def _add_tensor_calls(record: dict[str, Any], exchange: Exchange) -> None:
 def _tensor_call(call: TensorCall, record: dict[str, Any]) -> dict[str, Any]:
     request = _parsed(call.request, oip.ModelInferRequest)
     response = _parsed(call.response, oip.ModelInferResponse)
-    if response is not None and response.model_name:
+    if record["model"] is None and response is not None and response.model_name:
         record["model"] = _model(response.model_name, response.model_version, None)
     _add_texts(record, request, response)
     return {

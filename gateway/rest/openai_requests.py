@@ -234,7 +234,11 @@ def _sentence(error: ValidationError) -> InvalidInput:
             field="prompt",
         )
     # The other parts of a location are the names that pydantic gives to the members of a union.
-    path = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES)
+    path = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}"
+        for part in first["loc"]
+        if isinstance(part, int) or part in _FIELD_NAMES
+    ).removeprefix(".")
     if first["type"] == "missing":
         return InvalidInput(f"'{path}' is required", field=path)
     if first["type"] == "literal_error":

@@ -97,7 +97,7 @@ async def test_prompts_are_explained_one_by_one(door: Door) -> None:
         ("chat:predict", {"instances": ["text"]}, 400, "instances[0] must be an object"),
         ("chat:predict", {"instances": [{"prompt": "x", "messages": []}]}, 400, "'prompt' or 'messages'"),
         ("chat:predict", {"instances": [{"prompt": 7}]}, 400, "prompt must be a string"),
-        ("chat:predict", {"instances": [{"messages": [{"role": "user"}]}]}, 400, "'messages.0.content'"),
+        ("chat:predict", {"instances": [{"messages": [{"role": "user"}]}]}, 400, "'messages[0].content'"),
         ("chat:predict", {"instances": [{"prompt": "x", "temprature": 1}]}, 400, "no parameter 'temprature'"),
         ("chat:predict", {"instances": [{"prompt": "x"}], "parameters": [1]}, 400, "'parameters'"),
         ("chat:predict", {"instances": [{"prompt": "x"}] * 129}, 400, "the limit is 128"),
