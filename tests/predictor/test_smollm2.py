@@ -96,31 +96,64 @@ async def test_the_same_seed_gives_the_same_tokens_and_continues_them(channel: g
     assert tokens_of(rest) == tokens_of(first)[4:]
 
 
+def text_request(stream: bool | None = None, text: bytes = PROMPT.encode(), **more: Tensor) -> oip.ModelInferRequest:
+    parameters = json.dumps({"temperature": 0, "max_tokens": 8}).encode()
+    tensors = {
+        "text_input": Tensor("text_input", "BYTES", np.array([text], dtype=object)),
+        "sampling_parameters": Tensor("sampling_parameters", "BYTES", np.array([parameters], dtype=object)),
+        **({} if stream is None else {"stream": flag("stream", stream)}),
+        **more,
+    }
+    message = oip.ModelInferRequest(model_name="smollm2", id="x")
+    encode_request(message, list(tensors.values()))
+    return message
+
+
+def flag(name: str, value: bool) -> Tensor:
+    return Tensor(name, "BOOL", np.array([value]))
+
+
 async def test_plain_oip_gets_the_same_text_whole_and_streamed(channel: grpc.aio.Channel) -> None:
-    expected = text_of(await generate(channel, generation()))
+    expected = text_of(await generate(channel, generation())).encode()
     stub = GRPCInferenceServiceStub(channel)
 
-    def request(stream: bool) -> oip.ModelInferRequest:
-        message = oip.ModelInferRequest(model_name="smollm2", id="x")
-        parameters = json.dumps({"temperature": 0, "max_tokens": 8}).encode()
-        encode_request(
-            message,
-            [
-                Tensor("text_input", "BYTES", np.array([PROMPT.encode()], dtype=object)),
-                Tensor("stream", "BOOL", np.array([stream])),
-                Tensor("sampling_parameters", "BYTES", np.array([parameters], dtype=object)),
-            ],
-        )
-        return message
+    whole = await stub.ModelInfer(text_request())
+    alone = await stub.ModelInfer(text_request(exclude_input_in_output=flag("exclude_input_in_output", True)))
+    pieces = [response async for response in stub.ModelStreamInfer(iter([text_request(stream=True)]))]
+    [at_once] = [response async for response in stub.ModelStreamInfer(iter([text_request(stream=False)]))]
 
-    whole = await stub.ModelInfer(request(False))
-    pieces = [response async for response in stub.ModelStreamInfer(iter([request(True)]))]
-
-    assert decode_response(whole)["text_output"].array.tolist() == [(PROMPT + expected).encode()]
+    assert decode_response(whole)["text_output"].array.tolist() == [PROMPT.encode() + expected]
+    assert decode_response(alone)["text_output"].array.tolist() == [expected]
+    assert decode_response(at_once.infer_response)["text_output"].array.tolist() == [PROMPT.encode() + expected]
     assert all(piece.infer_response.id == "x" for piece in pieces)
     assert len(pieces) > 1
-    streamed = b"".join(decode_response(piece.infer_response)["text_output"].array[0] for piece in pieces)
-    assert streamed == expected.encode()
+    assert b"".join(decode_response(piece.infer_response)["text_output"].array[0] for piece in pieces) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (text_request(text=b"\xff"), "input 'text_input' is not UTF-8"),
+        (
+            text_request(stream=True, exclude_input_in_output=flag("exclude_input_in_output", False)),
+            "a stream never repeats its input",
+        ),
+        (
+            text_request(sampling_parameters=Tensor("sampling_parameters", "BYTES", np.array([b"{"], dtype=object))),
+            "sampling_parameters is not JSON",
+        ),
+        (text_request(text=b""), "prompt is empty"),
+    ],
+)
+async def test_bad_text_requests_are_answered_on_the_stream(
+    channel: grpc.aio.Channel, request_: oip.ModelInferRequest, sentence: str
+) -> None:
+    requests = [request_, text_request(stream=False)]
+
+    bad, good = [response async for response in GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests))]
+
+    assert sentence in bad.error_message
+    assert not good.error_message
 
 
 async def test_scores_prefer_the_truth(channel: grpc.aio.Channel) -> None:
