@@ -111,7 +111,12 @@ class Gateway:
 async def serve(settings: GatewaySettings) -> None:
     """Run the service until it is told to end."""
     gateway = Gateway(settings)
-    await gateway.start()
+    try:
+        await gateway.start()
+    except BaseException:
+        # Half of it runs: a taken HTTP port is noticed after the gRPC one was bound.
+        await gateway.server.close()
+        raise
     await gateway.server.serve_until_terminated()
 
 

@@ -75,9 +75,10 @@ async def eventually(condition: Callable[[], Awaitable[bool]], timeout_s: float 
 
 
 @asynccontextmanager
-async def open_door(tmp_path: Path, **changes: Any) -> AsyncIterator[Door]:
-    """A gateway with `changes` to the settings of tests."""
-    model, inference, explainer = FakeLanguageModel(), FakeInference(), FakeExplainer()
+async def fake_mesh(
+    folder: Path, model: FakeLanguageModel, inference: FakeInference, explainer: FakeExplainer
+) -> AsyncIterator[Path]:
+    """The services behind a gateway; gives the file of their endpoints."""
     async with AsyncExitStack() as stack:
         predictor = await stack.enter_async_context(
             serve_on_free_port(
@@ -88,11 +89,20 @@ async def open_door(tmp_path: Path, **changes: Any) -> AsyncIterator[Door]:
         explains = await stack.enter_async_context(
             serve_on_free_port((add_ExplainServiceServicer_to_server, explainer))
         )
-        endpoints = tmp_path / "endpoints.yaml"
+        endpoints = folder / "endpoints.yaml"
         served = {"address": predictor, "models": ["chat", "echo", "pair"]}
         endpoints.write_text(
             yaml.safe_dump({"endpoints": {"predictor": [served], "explainer": [explains]}, "deployments": DEPLOYMENTS})
         )
+        yield endpoints
+
+
+@asynccontextmanager
+async def open_door(tmp_path: Path, **changes: Any) -> AsyncIterator[Door]:
+    """A gateway with `changes` to the settings of tests."""
+    model, inference, explainer = FakeLanguageModel(), FakeInference(), FakeExplainer()
+    async with AsyncExitStack() as stack:
+        endpoints = await stack.enter_async_context(fake_mesh(tmp_path, model, inference, explainer))
         settings = GatewaySettings(
             **{
                 "http_port": 0,
