@@ -138,6 +138,7 @@ class EngineSupervisor:
         try:
             self.info = await self._loaded(ready)
         except BaseException as error:
+            ready.cancel()  # nobody waits for it any more, and the end of the process would still set it
             self._set_state(EngineState.DEAD)
             await process.end()
             self._process = None
