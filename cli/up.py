@@ -28,7 +28,7 @@ def up(
     ] = 0,
     free_ports: Annotated[bool, typer.Option("--free-ports", help="Pick a free port for everything.")] = False,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 opens the mesh to others.")
+        str, typer.Option("--host", help="Address of the gateway; 0.0.0.0 opens it to other machines.")
     ] = "127.0.0.1",
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
     state_dir: options.StateDirectory = DEFAULT,

@@ -22,7 +22,7 @@ from deploy.local.events import (
     Warned,
 )
 
-_PROGRESS_STEP = 0.1
+_NUM_STEPS = 4
 
 
 def line_of(event: Event) -> str | None:
@@ -57,7 +57,7 @@ def line_of(event: Event) -> str | None:
 
 
 class LineReporter:
-    """Prints each event as it comes; progress of a model at each tenth of a stage."""
+    """Prints each event as it comes; progress of a model at each quarter of a stage."""
 
     def __init__(self) -> None:
         self._shown: dict[str, tuple[str, int]] = {}
@@ -74,8 +74,10 @@ class LineReporter:
             typer.echo(line)
 
     def _progress_line(self, progress: ModelProgress) -> str | None:
-        tenth = int(progress.done / progress.total / _PROGRESS_STEP) if progress.total else 0
-        if self._shown.get(progress.model) == (progress.stage, tenth):
+        # A stage of one part says nothing new at its end.
+        total = progress.total if progress.total != 1 else None
+        quarter = progress.done * _NUM_STEPS // total if total else 0
+        if self._shown.get(progress.model) == (progress.stage, quarter):
             return None
-        self._shown[progress.model] = (progress.stage, tenth)
+        self._shown[progress.model] = (progress.stage, quarter)
         return f"model {progress.model}: {progress.words}"

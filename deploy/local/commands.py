@@ -17,9 +17,15 @@ from deploy.local.state_dir import StateDir
 # Seconds between NOT_SERVING and refusing: nothing stands before a local service that would have to notice.
 _DRAIN_S = 0.2
 GRACE_S = 5.0
+LOOPBACK = "127.0.0.1"
 
 # Numeric libraries start a thread per core in every process. Only the predictor computes, and it sets its own number.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+
+
+def client_host(host: str) -> str:
+    """The host by which a client on this machine reaches a server that listens on `host`."""
+    return LOOPBACK if host == "0.0.0.0" else host
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,6 @@ class ServiceSpec:
 
 @dataclass(frozen=True, slots=True)
 class _Builder:
-    host: str
     ports: Ports
     state: StateDir
     log_level: str
@@ -53,17 +58,27 @@ class _Builder:
         flags: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
         health_names: tuple[str, ...] = (),
-        http_address: str | None = None,
+        http_port: int | None = None,
         after: tuple[str, ...] = ("registry",),
+        host: str = LOOPBACK,
     ) -> ServiceSpec:
         grpc_port, metrics_port = getattr(self.ports, name), getattr(self.ports, f"{name}_metrics")
         is_registry = name == "registry"
         common = (
-            *("--host", self.host, "--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)),
+            *(
+                "--host",
+                host,
+                "--advertise-host",
+                client_host(host),
+                "--grpc-port",
+                str(grpc_port),
+                "--metrics-port",
+                str(metrics_port),
+            ),
             *("--drain-s", str(_DRAIN_S), "--grace-s", str(GRACE_S), "--log-level", self.log_level),
             *("--state-dir", str(self.state.path / name), "--trace-file", str(self.state.trace_file)),
             *("--ready-file", str(self.state.ready_file(name))),
-            *(() if is_registry else ("--registry", f"{self.host}:{self.ports.registry}")),
+            *(() if is_registry else ("--registry", f"{LOOPBACK}:{self.ports.registry}")),
         )
         return ServiceSpec(
             name=name,
@@ -71,11 +86,11 @@ class _Builder:
                 (sys.executable, "-m", name, *common, *flags),
                 {"PYTHONUNBUFFERED": "1", **(environment or {})},
             ),
-            grpc_address=f"{self.host}:{grpc_port}",
-            metrics_address=f"{self.host}:{metrics_port}",
+            grpc_address=f"{client_host(host)}:{grpc_port}",
+            metrics_address=f"{client_host(host)}:{metrics_port}",
             ready_file=self.state.ready_file(name),
             log_path=self.state.log_file(name),
-            http_address=http_address,
+            http_address=None if http_port is None else f"{client_host(host)}:{http_port}",
             after=after,
             health_names=health_names,
         )
@@ -87,11 +102,14 @@ def service_specs(
     *,
     deployments_file: Path,
     models: tuple[str, ...],
-    host: str = "127.0.0.1",
+    host: str = LOOPBACK,
     log_level: str = "info",
 ) -> tuple[ServiceSpec, ...]:
-    """Registry, predictor, transformer, explainer, gateway. They end in the opposite order."""
-    build = _Builder(host, ports, state, log_level)
+    """Registry, predictor, transformer, explainer, gateway. They end in the opposite order.
+
+    `host` is the gateway's: the others trust whoever reaches them, so they listen on this machine only.
+    """
+    build = _Builder(ports, state, log_level)
     deployments = ("--deployments", str(deployments_file))
     return (
         build.service("registry", deployments, _ONE_THREAD, after=()),
@@ -107,6 +125,7 @@ def service_specs(
             ),
             _ONE_THREAD,
             health_names=models,
-            http_address=f"{host}:{ports.gateway_http}",
+            http_port=ports.gateway_http,
+            host=host,
         ),
     )

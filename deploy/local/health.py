@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from enum import Enum
 from pathlib import Path
 
 import grpc.aio
@@ -25,22 +26,34 @@ async def wait_for_ready_file(path: Path, pid: int) -> str:
     return address
 
 
-async def watch(channel: grpc.aio.Channel, name: str) -> AsyncIterator[bool]:
-    """Whether the service or model `name` serves: now, and at every change. A lost connection is False."""
+class Health(Enum):
+    """What a service says of itself or of a model, or that it says nothing."""
+
+    SERVING = "serving"
+    NOT_SERVING = "not serving"
+    NO_ANSWER = "no answer"
+
+
+async def watch(channel: grpc.aio.Channel, name: str) -> AsyncIterator[Health]:
+    """The health of the service or model `name`: now, and at every change."""
+    last: Health | None = None
+    async for health in _answers(channel, name):
+        if health is not last:
+            last = health
+            yield health
+
+
+async def _answers(channel: grpc.aio.Channel, name: str) -> AsyncIterator[Health]:
     stub = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest(service=name)
-    was_serving: bool | None = None
     while True:
         try:
+            # No deadline: it lasts as long as the service. The channel's keepalive notices one that is frozen.
             async for response in stub.Watch(request):
-                is_serving = response.status == health_pb2.HealthCheckResponse.SERVING
-                if is_serving != was_serving:
-                    was_serving = is_serving
-                    yield is_serving
+                serves = response.status == health_pb2.HealthCheckResponse.SERVING
+                yield Health.SERVING if serves else Health.NOT_SERVING
         except grpc.aio.AioRpcError:
-            if was_serving is not False:
-                was_serving = False
-                yield False
+            yield Health.NO_ANSWER
         await asyncio.sleep(_RETRY_S)
 
 

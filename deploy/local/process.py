@@ -169,6 +169,10 @@ class KeptProcess:
     def kill(self) -> None:
         """End the process and all that it started, now."""
         self._stopping.set()
+        self.replace()
+
+    def replace(self) -> None:
+        """End the process and all that it started, now; `run` starts another."""
         if self._process is not None:
             _kill_group(self._process.pid)
 

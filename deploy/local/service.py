@@ -26,15 +26,16 @@ from deploy.local.events import (
     ServiceSilent,
     ServiceStarted,
     ServiceStopping,
+    Warned,
 )
-from deploy.local.health import wait_for_ready_file, watch
+from deploy.local.health import Health, wait_for_ready_file, watch
 from deploy.local.log_line import model_event, readable
 from deploy.local.process import KeptProcess, Sleep
 from deploy.local.run_info import ServiceInfo
+from deploy.local.silence import Silence, SilencePolicy
 from mesh.channel import open_channel
 
 _BAD_SETTING = 2
-_SILENCE_S = 1.0
 
 
 class ServiceState(Enum):
@@ -57,6 +58,7 @@ class Service:
         report: Report,
         changed: Callable[[], None],
         backoff: BackoffPolicy,
+        silence: SilencePolicy | None = None,
         *,
         now: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -80,8 +82,7 @@ class Service:
         self._process = KeptProcess(spec.command, self, spec.log_path, backoff, now=now, sleep=sleep)
         self._running: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
-        self._silence: asyncio.TimerHandle | None = None
-        self._is_silent = False
+        self._silence = Silence(silence or SilencePolicy(), self._tell_silence, self._replace_frozen)
 
     def serves(self) -> bool:
         """Whether it says SERVING now."""
@@ -100,7 +101,7 @@ class Service:
             return
         self._report(ServiceStopping(self.spec.name))
         await self._unfollow()
-        self._forget_silence()
+        self._silence.end()
         if not await self._process.stop(patience_s):
             self._report(ServiceKilled(self.spec.name, patience_s))
         # Once more: a process that was just being started is followed from then on.
@@ -168,7 +169,7 @@ class Service:
     def on_ended(self, how: str, returncode: int, restart_in_s: float) -> None:
         if self._following is not None:
             self._following.cancel()
-        self._forget_silence()
+        self._silence.end()
         self.serving_names.clear()
         self.spec.ready_file.unlink(missing_ok=True)
         if not self.has_served:
@@ -185,35 +186,33 @@ class Service:
                 watches.create_task(self._watch(channel, name))
 
     async def _watch(self, channel: grpc.aio.Channel, name: str) -> None:
-        async for is_serving in watch(channel, name):
+        async for health in watch(channel, name):
+            is_serving = health is Health.SERVING
             (self.serving_names.add if is_serving else self.serving_names.discard)(name)
             if name == "":
-                self._on_health(is_serving)
+                self._on_health(health)
             elif is_serving:
                 self.failures.pop(name, None)
             self._changed()
 
-    def _on_health(self, is_serving: bool) -> None:
-        if is_serving:
-            self.has_served = True
-            if self._silence is None or self._is_silent:
+    def _on_health(self, health: Health) -> None:
+        if health is Health.SERVING:
+            if self.state is ServiceState.STARTING or self._silence.is_told:
                 seconds = self._now() - self._started
-                self._report(ServiceServing(self.spec.name, self._shown_address, seconds, self._is_silent))
-            self._forget_silence()
+                self._report(ServiceServing(self.spec.name, self._shown_address, seconds, self._silence.is_told))
+            self.has_served = True
             self._set_state(ServiceState.SERVING)
         elif self.state is ServiceState.SERVING:
-            # A process that ended is silent first; that it ended is the better news, and comes at once.
-            self._silence = asyncio.get_running_loop().call_later(_SILENCE_S, self._report_silence)
             self._set_state(ServiceState.NOT_SERVING)
+        self._silence.hear(health)
 
-    def _report_silence(self) -> None:
-        self._is_silent = True
-        self._report(ServiceSilent(self.spec.name))
+    def _tell_silence(self) -> None:
+        if self.has_served:
+            self._report(ServiceSilent(self.spec.name))
 
-    def _forget_silence(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-        self._silence, self._is_silent = None, False
+    def _replace_frozen(self) -> None:
+        self._report(Warned(f"{self.spec.name} gives no answer any more: its process is replaced"))
+        self._process.replace()
 
     @property
     def _shown_address(self) -> str:

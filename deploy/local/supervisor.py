@@ -19,6 +19,7 @@ from deploy.local.events import MeshReady, ModelServing, Report, StillWaiting, W
 from deploy.local.process import Sleep
 from deploy.local.run_info import DeploymentInfo, RunInfo, write_run_info
 from deploy.local.service import Service
+from deploy.local.silence import SilencePolicy
 from deploy.local.state_dir import StateDir
 from mesh.errors import Unavailable
 
@@ -37,6 +38,7 @@ class Patience:
     impatient_s: float = 1.0
     num_starts: int = 3
     backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
+    silence: SilencePolicy = field(default_factory=SilencePolicy)
 
 
 class Supervisor:
@@ -73,7 +75,15 @@ class Supervisor:
         self._models = tuple(deployment.name for deployment in deployments)
         self._serving_models: set[str] = set()
         self.services = {
-            spec.name: Service(spec, report, self._on_change, self._patience.backoff, now=now, sleep=sleep)
+            spec.name: Service(
+                spec,
+                report,
+                self._on_change,
+                self._patience.backoff,
+                self._patience.silence,
+                now=now,
+                sleep=sleep,
+            )
             for spec in specs
         }
 

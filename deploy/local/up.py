@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.commands import service_specs
+from deploy.local.commands import client_host, service_specs
 from deploy.local.events import Report
 from deploy.local.ports import Ports, default_ports, free_ports, require_free
 from deploy.local.prepare import place_deployments, train_missing_models
@@ -73,8 +73,7 @@ async def supervise(supervisor: Supervisor) -> None:
 
 def gateway_url(host: str, ports: Ports) -> str:
     """The URL of the gateway as a client on this machine uses it."""
-    client_host = "127.0.0.1" if host == "0.0.0.0" else host
-    return f"http://{client_host}:{ports.gateway_http}"
+    return f"http://{client_host(host)}:{ports.gateway_http}"
 
 
 def _ports(options: UpOptions) -> Ports:

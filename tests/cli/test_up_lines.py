@@ -42,11 +42,12 @@ def test_each_event_has_its_line(event: Event, line: str | None) -> None:
     assert line_of(event) == line
 
 
-def test_progress_is_told_at_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_at_each_quarter(capsys: pytest.CaptureFixture[str]) -> None:
     with LineReporter() as report:
         for done in range(0, 1_000_000_001, 1_000_000):
             report(ModelProgress("m", "download", done, 1_000_000_000))
 
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 11
+    assert len(lines) == 5
+    assert lines[0] == "model m: download"
     assert lines[-1] == "model m: download, 1000 of 1000 MB"

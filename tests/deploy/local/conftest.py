@@ -17,6 +17,7 @@ from deploy.local.commands import ServiceSpec
 from deploy.local.events import Event, MeshReady
 from deploy.local.process import Command
 from deploy.local.run_info import DeploymentInfo
+from deploy.local.silence import SilencePolicy
 from deploy.local.state_dir import StateDir
 from deploy.local.supervisor import Patience, Supervisor
 
@@ -91,11 +92,19 @@ class FakeMesh:
         reminder_s: float = 0.2,
         impatient_s: float = 0.0,
         backoff: BackoffPolicy | None = None,
+        silence: SilencePolicy | None = None,
     ) -> AsyncIterator[Supervisor]:
         """A running supervisor; stopped in order at the end, with its error raised if it has one."""
         self.state.path.mkdir(parents=True, exist_ok=True)
         models = [model for spec in specs for model in spec.health_names]
-        patience = Patience(start_s, stop_s, reminder_s, impatient_s, backoff=backoff or BackoffPolicy(first_s=0.05))
+        patience = Patience(
+            start_s,
+            stop_s,
+            reminder_s,
+            impatient_s,
+            backoff=backoff or BackoffPolicy(first_s=0.05),
+            silence=silence or SilencePolicy(lasting_s=0.3),
+        )
         supervisor = Supervisor(
             specs,
             self.state,

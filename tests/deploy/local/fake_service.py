@@ -3,7 +3,8 @@
     python fake_service.py --name registry --port 4711 --ready-file FILE [--model NAME]… [--behaviour B]
 
 Behaviours: serve; mute (runs, never answers); die (status 1); bad-setting (status 2); deaf (ignores SIGTERM);
-moody (NOT_SERVING while FILE.quiet exists);
+freezing (lives on and
+answers nothing more once FILE.freeze exists); moody (NOT_SERVING while FILE.quiet exists);
 late-model (says the model's progress, and serves it only once FILE.go exists).
 """
 
@@ -82,6 +83,12 @@ def serve(arguments: argparse.Namespace, stopping: threading.Event) -> None:
         else:
             servicer.set(model, SERVING)
             say("model_loaded", model=model)
+    if arguments.behaviour == "freezing":
+        freeze = Path(f"{arguments.ready_file}.freeze")
+        while not stopping.wait(0.02):
+            if freeze.exists():
+                freeze.unlink()
+                server.stop(None)
     if arguments.behaviour == "moody":
         quiet, is_quiet = Path(f"{arguments.ready_file}.quiet"), False
         while not stopping.wait(0.02):

@@ -39,6 +39,16 @@ def test_all_but_the_slowest_start_after_the_registry(tmp_path: Path) -> None:
     assert [name for name, spec in specs(tmp_path).items() if not spec.after] == ["registry", "predictor"]
 
 
+def test_only_the_gateway_can_be_opened_to_other_machines(tmp_path: Path) -> None:
+    found = service_specs(
+        StateDir(tmp_path), default_ports(), deployments_file=tmp_path / "d", models=(), host="0.0.0.0"
+    )
+
+    hosts = {spec.name: flag(spec, "--host") for spec in found}
+    assert [name for name, host in hosts.items() if host == "0.0.0.0"] == ["gateway"]
+    assert all(spec.grpc_address.startswith("127.0.0.1:") for spec in found)
+
+
 def test_registry_and_predictor_read_the_same_deployments(tmp_path: Path) -> None:
     found = specs(tmp_path)
 

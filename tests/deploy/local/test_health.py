@@ -9,7 +9,7 @@ from pathlib import Path
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from deploy.local.health import wait_for_ready_file, watch
+from deploy.local.health import Health, wait_for_ready_file, watch
 from mesh.channel import open_channel
 from mesh.testing import serve_in_process, serve_on_free_port
 
@@ -34,20 +34,20 @@ async def test_each_change_is_told_once() -> None:
     async with serve_in_process((health_pb2_grpc.add_HealthServicer_to_server, health)) as channel:
         changes = watch(channel, "iris")
 
-        assert await anext(changes) is False
+        assert await anext(changes) is Health.NOT_SERVING
         await health.set("iris", SERVING)
-        assert await anext(changes) is True
+        assert await anext(changes) is Health.SERVING
         await health.set("iris", NOT_SERVING)
-        assert await anext(changes) is False
+        assert await anext(changes) is Health.NOT_SERVING
 
 
-async def test_a_lost_connection_is_not_serving() -> None:
+async def test_a_lost_connection_is_no_answer() -> None:
     health = health_aio.HealthServicer()
     async with serve_on_free_port((health_pb2_grpc.add_HealthServicer_to_server, health)) as address:
         channel = open_channel(address)
         await health.set("", SERVING)
         changes = watch(channel, "")
-        assert await anext(changes) is True
+        assert await anext(changes) is Health.SERVING
 
-    assert await anext(changes) is False
+    assert await anext(changes) is Health.NO_ANSWER
     await channel.close()
