@@ -32,6 +32,7 @@ def client_host(host: str) -> str:
 class ServiceSpec:
     """How to start one service and where it then is. It starts when those in `after` serve.
 
+    Services of one `stop_wave` end together, the waves one after the other from 0.
     `health_names` are the names beside "" that its health service must say SERVING for: its models.
     """
 
@@ -44,6 +45,7 @@ class ServiceSpec:
     http_address: str | None = None
     after: tuple[str, ...] = ()
     health_names: tuple[str, ...] = ()
+    stop_wave: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class _Builder:
         http_port: int | None = None,
         after: tuple[str, ...] = ("registry",),
         host: str = LOOPBACK,
+        stop_wave: int = 1,
     ) -> ServiceSpec:
         grpc_port, metrics_port = getattr(self.ports, name), getattr(self.ports, f"{name}_metrics")
         is_registry = name == "registry"
@@ -93,6 +96,7 @@ class _Builder:
             http_address=None if http_port is None else f"{client_host(host)}:{http_port}",
             after=after,
             health_names=health_names,
+            stop_wave=stop_wave,
         )
 
 
@@ -105,14 +109,14 @@ def service_specs(
     host: str = LOOPBACK,
     log_level: str = "info",
 ) -> tuple[ServiceSpec, ...]:
-    """Registry, predictor, transformer, explainer, gateway. They end in the opposite order.
+    """Registry, predictor, transformer, explainer, gateway. The gateway ends first, the registry last.
 
     `host` is the gateway's: the others trust whoever reaches them, so they listen on this machine only.
     """
     build = _Builder(ports, state, log_level)
     deployments = ("--deployments", str(deployments_file))
     return (
-        build.service("registry", deployments, _ONE_THREAD, after=()),
+        build.service("registry", deployments, _ONE_THREAD, after=(), stop_wave=2),
         # It takes longest, knows its models from the file, and announces itself once the registry is there.
         build.service("predictor", deployments, health_names=models, after=()),
         build.service("transformer", environment=_ONE_THREAD),
@@ -127,5 +131,7 @@ def service_specs(
             health_names=models,
             http_port=ports.gateway_http,
             host=host,
+            # It lets no request in any more, so the others have nothing left to finish.
+            stop_wave=0,
         ),
     )

@@ -173,8 +173,15 @@ class Supervisor:
         await asyncio.wait({working})
 
     async def _stop_all(self) -> None:
-        for service in reversed(self.services.values()):
-            await service.stop(self._patience.stop_s)
+        services, errors = self.services.values(), list[BaseException]()
+        for wave in sorted({service.spec.stop_wave for service in services}):
+            ending = [service for service in services if service.spec.stop_wave == wave]
+            stops = (service.stop(self._patience.stop_s) for service in ending)
+            results = await asyncio.gather(*stops, return_exceptions=True)
+            errors += [result for result in results if result is not None]
+        # Only now: whatever went wrong with one service, the others are to end.
+        if errors:
+            raise errors[0]
 
     def _on_change(self) -> None:
         self._changed.set()

@@ -63,6 +63,7 @@ class FakeMesh:
         behaviour: str = "serve",
         models: tuple[str, ...] = (),
         after: tuple[str, ...] = (),
+        stop_wave: int = 0,
     ) -> ServiceSpec:
         port = free_port()
         ready_file = self.state.ready_file(name)
@@ -81,6 +82,7 @@ class FakeMesh:
             log_path=self.state.log_file(name),
             after=after,
             health_names=models,
+            stop_wave=stop_wave,
         )
 
     @asynccontextmanager

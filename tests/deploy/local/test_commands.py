@@ -49,6 +49,12 @@ def test_only_the_gateway_can_be_opened_to_other_machines(tmp_path: Path) -> Non
     assert all(spec.grpc_address.startswith("127.0.0.1:") for spec in found)
 
 
+def test_the_gateway_ends_first_and_the_registry_last(tmp_path: Path) -> None:
+    waves = {name: spec.stop_wave for name, spec in specs(tmp_path).items()}
+
+    assert waves == {"gateway": 0, "predictor": 1, "transformer": 1, "explainer": 1, "registry": 2}
+
+
 def test_registry_and_predictor_read_the_same_deployments(tmp_path: Path) -> None:
     found = specs(tmp_path)
 

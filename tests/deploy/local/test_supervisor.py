@@ -59,8 +59,12 @@ async def test_a_service_starts_only_when_those_it_needs_serve(fake_mesh: Any) -
     ]
 
 
-async def test_services_stop_in_the_opposite_order_and_none_is_left(fake_mesh: Any) -> None:
-    specs = (fake_mesh.spec("registry"), fake_mesh.spec("predictor"), fake_mesh.spec("gateway"))
+async def test_services_stop_wave_by_wave_and_none_is_left(fake_mesh: Any) -> None:
+    specs = (
+        fake_mesh.spec("registry", stop_wave=2),
+        fake_mesh.spec("predictor", stop_wave=1),
+        fake_mesh.spec("gateway", stop_wave=0),
+    )
 
     async with fake_mesh.supervised(*specs):
         await fake_mesh.record.until_ready()
