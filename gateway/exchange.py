@@ -25,7 +25,7 @@ from mesh.v1 import language_model_pb2 as lm
 P = TypeVar("P")
 
 # A stream of infer requests can go on for ever; its record does not.
-MAX_CALLS = 64
+MAX_CALLS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Exchange:
     deployment: str | None = None
     generations: list[Generation] = field(default_factory=list)
     tensor_calls: list[TensorCall] = field(default_factory=list)
+    num_tensor_calls: int = 0
     explain_calls: list[ExplainCall] = field(default_factory=list)
     code: str = "OK"
     error: str | None = None
@@ -83,6 +84,7 @@ class Exchange:
         self, request: oip.ModelInferRequest | bytes | None, response: oip.ModelInferResponse | bytes | None
     ) -> None:
         """Note an infer call; of those of one endless stream, the first ones."""
+        self.num_tensor_calls += 1
         if len(self.tensor_calls) < MAX_CALLS:
             self.tensor_calls.append(TensorCall(self._kept(request), self._kept(response)))
 

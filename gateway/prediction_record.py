@@ -21,6 +21,8 @@ M = TypeVar("M", bound=Message)
 
 # An explanation's record names what was explained; longer texts are in the generation that it explains.
 _MAX_TEXT_CHARS = 2000
+# The texts of a stream's calls are joined, so that the calls themselves need not all be shown.
+_MAX_SHOWN_CALLS = 16
 
 
 def record_of(exchange: Exchange) -> dict[str, Any]:
@@ -57,8 +59,11 @@ def _add_generations(record: dict[str, Any], exchange: Exchange) -> None:
 
 
 def _add_tensor_calls(record: dict[str, Any], exchange: Exchange) -> None:
-    if exchange.tensor_calls:
-        record["tensor_calls"] = [_tensor_call(call, record) for call in exchange.tensor_calls]
+    if not exchange.tensor_calls:
+        return
+    calls = [_tensor_call(call, record) for call in exchange.tensor_calls]
+    record["tensor_calls"] = calls[:_MAX_SHOWN_CALLS]
+    record["num_tensor_calls"] = exchange.num_tensor_calls
 
 
 def _tensor_call(call: TensorCall, record: dict[str, Any]) -> dict[str, Any]:

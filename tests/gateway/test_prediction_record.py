@@ -85,6 +85,17 @@ def test_texts_of_a_language_model_behind_plain_oip_are_prompt_and_output() -> N
     record = record_of(done)
 
     assert (record["prompt"], record["output"]) == ({"text": "Once"}, {"text": "upon a time"})
+    assert record["num_tensor_calls"] == 3
+
+
+def test_calls_of_a_long_stream_are_counted_and_not_all_shown() -> None:
+    done = exchange()
+    for _ in range(100):
+        done.add_infer(b"", None)
+
+    record = record_of(done)
+
+    assert (len(record["tensor_calls"]), record["num_tensor_calls"]) == (16, 100)
 
 
 def test_explanations_have_method_targets_and_cost() -> None:
