@@ -73,7 +73,7 @@ class Mesh:
     def cli(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """`meshserve …` against this mesh."""
         return subprocess.run(
-            [sys.executable, "-m", "cli", *arguments, "--gateway", self.url],
+            [sys.executable, "-m", "cli", *arguments, "--state-dir", str(self.state_dir)],
             cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False,
             env={**os.environ, "COLUMNS": "200"},
         )  # fmt: skip
