@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -19,13 +21,14 @@ def make_app() -> typer.Typer:
     """The command with all its verbs."""
     app = typer.Typer(
         name="meshserve",
-        help="Serve models from a mesh of small gRPC services, language models first.",
         no_args_is_help=True,
+        invoke_without_command=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_top)
     for verb in (up.up, chat.chat, infer.infer, explain.explain, status.status, models.models):
         app.command()(verb)
     return app
@@ -47,6 +50,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         if wants_traceback:
             traceback.print_exc()
         _end(f"unexpected {type(error).__name__}: {error}; this is a bug, {_TRACEBACK_FLAG} shows where")
+
+
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    """Serve models from a mesh of small gRPC services, language models first."""
+    if version:
+        typer.echo(f"meshserve {_software_version()}")
+        raise typer.Exit
+
+
+def _software_version() -> str:
+    try:
+        return metadata.version("meshserve")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "0"
 
 
 def _end(sentence: str) -> None:

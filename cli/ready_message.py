@@ -52,14 +52,16 @@ def commands_to_try(info: RunInfo, program: str) -> list[str]:
 
 
 def program() -> str:
-    """How the person can call this command: by its name when the shell would find it, else by its path."""
+    """How the person can call this command in any terminal: by its name when every shell finds it, else by its path."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return f"{sys.executable} -m cli"
     found = shutil.which(called.name)
-    if found is not None and Path(found).resolve() == called.resolve():
+    # A virtual environment that is active here need not be active there.
+    is_everywhere = sys.prefix == sys.base_prefix
+    if is_everywhere and found is not None and Path(found).resolve() == called.resolve():
         return called.name
-    return str(called)
+    return str(called.absolute())
 
 
 def _address_rows(info: RunInfo) -> list[tuple[str, ...]]:

@@ -22,6 +22,13 @@ def test_the_command_without_a_verb_lists_the_verbs(run_cli: Any) -> None:
     assert all(f"  {verb} " in result.out + result.err for verb in VERBS)
 
 
+def test_the_version_is_printed(run_cli: Any) -> None:
+    result = run_cli("--version")
+
+    assert result.status == 0
+    assert result.out.startswith("meshserve ")
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_examples(run_cli: Any, verb: str) -> None:
     result = run_cli(verb, "--help")
