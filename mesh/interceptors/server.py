@@ -29,9 +29,9 @@ _tracer = tracing.tracer(__name__)
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/mesh.v1.RegistryService/RenewLease")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-# The status travels in a header, of which a peer takes 16 KiB; a character can become 12 bytes there. A sentence may
-# quote a name that a stranger chose, so its length is not ours.
-_MAX_MESSAGE_CHARS = 1024
+# The status travels in a header, of which peers take 8 KiB for sure, and each byte that is not ASCII becomes three
+# there. A sentence may quote a name that a stranger chose, so its length is not ours.
+_MAX_MESSAGE_BYTES = 2048
 
 if TYPE_CHECKING:
     # The stubs make these generic; the classes themselves cannot be subscripted.
@@ -168,7 +168,7 @@ class _Call:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise error
         self._code, message = _status_of(error, self._method)
-        message = message[:_MAX_MESSAGE_CHARS]
+        message = message.encode("utf-8", "replace")[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
         self._span.set_status(Status(StatusCode.ERROR, message))
         # The id also tells a caller that this process answered, and not a broken way to it (mesh/pool.py).
         request = context.current()
