@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from gateway.app import HttpServer, build_app
 from gateway.dataplane import Dataplane
-from gateway.deployment_health import DeploymentHealth
 from gateway.exchange import Exchange, Recorder
 from gateway.metrics import GatewayMetrics
 from gateway.passthrough import LANGUAGE_MODEL_SERVICE, OIP_SERVICE, PassThrough
@@ -19,6 +18,7 @@ from gateway.servicer import GatewayExplainService, OipHandlers
 from gateway.settings import GatewaySettings
 from mesh import logs
 from mesh.discovery import Discovery
+from mesh.model_health import ModelHealth
 from mesh.pool import EndpointPool
 from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
@@ -44,7 +44,7 @@ class Gateway:
         )
         self._repository = RepositoryControl(lambda: self._discovery.view, request_timeout_s=settings.request_timeout_s)
         self._recorder = self._build_recorder()
-        self._health = DeploymentHealth(self._dataplane, self.server.health.set)
+        self._health = ModelHealth(lambda: self._discovery.view, self.server.health.set)
         self.http = HttpServer(build_app(settings, self._dataplane, self._repository, self._recorder), settings)
         self._http_end: asyncio.Task[None] | None = None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 
 from mesh import logs
 from mesh.announce import Announcer
@@ -19,6 +18,7 @@ from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
 from mesh.v1 import language_model_pb2_grpc as lm_grpc
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica
+from mesh.version import software_version
 from predictor.deployed import deployed_models
 from predictor.language_model_servicer import LanguageModelServicer
 from predictor.loader import ModelLoader
@@ -73,7 +73,7 @@ async def serve(settings: PredictorSettings) -> None:
 def _add_services(server: MeshServer, repository: ModelRepository) -> None:
     server.add(
         oip_grpc.add_GRPCInferenceServiceServicer_to_server,
-        OpenInferenceServicer(repository, _software_version()),
+        OpenInferenceServicer(repository, software_version()),
         "inference.GRPCInferenceService",
     )
     server.add(
@@ -91,13 +91,6 @@ def _replica(server: MeshServer) -> Replica:
         address=server.address,
         metrics_address=server.metrics_address,
     )
-
-
-def _software_version() -> str:
-    try:
-        return version("meshserve")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "0"
 
 
 if __name__ == "__main__":
