@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from cli import chat, explain, infer, models, status, up
 from cli.failure import Failure
 from mesh.errors import MeshError
+from mesh.version import software_version
 
 _TRACEBACK_FLAG = "--traceback"
 
@@ -57,15 +57,8 @@ def _top(
 ) -> None:
     """Serve models from a mesh of small gRPC services, language models first."""
     if version:
-        typer.echo(f"meshserve {_software_version()}")
+        typer.echo(f"meshserve {software_version()}")
         raise typer.Exit
-
-
-def _software_version() -> str:
-    try:
-        return metadata.version("meshserve")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "0"
 
 
 def _end(sentence: str) -> None:
