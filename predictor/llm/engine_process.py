@@ -17,6 +17,7 @@ from multiprocessing.connection import Pipe
 from queue import SimpleQueue
 from typing import Any
 
+from mesh.errors import Unavailable
 from predictor.llm.messages import Command, EngineSpec, Message
 
 EXIT_TIMEOUT_S = 1.0
@@ -28,7 +29,8 @@ class EngineProcess:
     tells a child of its parent's death when the *thread* ends that made it.
 
     on_message and on_exit are called on that loop, in the order of the events; nothing comes after on_exit. What is
-    sent is bounded by the caller: a request and an abort for each request that it holds.
+    sent is bounded by the caller: a request and an abort for each request that it holds. Raises Unavailable when the
+    machine has no room for another process.
     """
 
     def __init__(self, spec: EngineSpec, on_message: Callable[[Message], None], on_exit: Callable[[], None]) -> None:
@@ -48,6 +50,9 @@ class EngineProcess:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[engine_end.fileno()],
             )
+        except OSError as error:
+            self._pipe.close()
+            raise Unavailable(f"the engine process cannot be started: {error.strerror}") from error
         finally:
             # Only the engine may hold its end: its death is then the end of the pipe.
             engine_end.close()

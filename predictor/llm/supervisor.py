@@ -134,15 +134,17 @@ class EngineSupervisor:
         """Start a process and wait until it is ready. Raises MeshError when it is not going to be; then it is gone."""
         ready = self._ready = asyncio.get_running_loop().create_future()
         self._set_state(EngineState.LOADING)
-        process = self._process = EngineProcess(self._spec, self._on_message, self._on_exit)
+        process = None
         try:
+            process = self._process = EngineProcess(self._spec, self._on_message, self._on_exit)
             self.info = await self._loaded(ready)
         except BaseException as error:
             ready.cancel()  # nobody waits for it any more, and the end of the process would still set it
+            self._log.error("engine_not_loaded", reason=str(error) or type(error).__name__)
             self._set_state(EngineState.DEAD)
-            await process.end()
+            if process is not None:
+                await process.end()
             self._process = None
-            self._log.error("engine_not_loaded", reason=str(error))
             raise
         self._set_state(EngineState.READY)
         return process
