@@ -1,0 +1,34 @@
+"""A step is plain data: it can be counted, printed, recorded, and compared after a round trip."""
+
+from __future__ import annotations
+
+import pickle
+
+from predictor.llm.step import Chunk, SamplingParams, StepPlan
+
+PLAN = StepPlan(
+    step_id=3,
+    chunks=(
+        Chunk(0, (5, 6, 7), start_position=16, block_table=(4, 9), sample=SamplingParams(temperature=0)),
+        Chunk(1, (8,), start_position=0, block_table=(2,), score_targets=(-1,)),
+    ),
+)
+
+
+def test_plan_counts_its_tokens() -> None:
+    assert PLAN.num_tokens == 4
+    assert StepPlan(0, ()).num_tokens == 0
+
+
+def test_chunk_knows_how_much_is_cached_after_it() -> None:
+    assert [chunk.context_len for chunk in PLAN.chunks] == [19, 1]
+
+
+def test_recorded_plan_is_the_same_plan() -> None:
+    assert pickle.loads(pickle.dumps(PLAN)) == PLAN  # noqa: S301 -- our own bytes
+
+
+def test_printed_plan_can_be_read_back() -> None:
+    names = {"StepPlan": StepPlan, "Chunk": Chunk, "SamplingParams": SamplingParams}
+
+    assert eval(repr(PLAN), names) == PLAN  # noqa: S307 -- our own text
