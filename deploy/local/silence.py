@@ -14,10 +14,13 @@ from deploy.local.health import Health
 
 @dataclass(frozen=True, slots=True)
 class SilencePolicy:
-    """Silence of `lasting_s` seconds is news; a process that gave no answer for `frozen_s` seconds is frozen."""
+    """Silence of `lasting_s` seconds is news; a process that gave no answer for `frozen_s` seconds is frozen.
+
+    `frozen_s` is long: on a busy machine a service that imports a large library gives none for many seconds.
+    """
 
     lasting_s: float = 1.0
-    frozen_s: float = 20.0
+    frozen_s: float = 60.0
 
 
 class Silence:

@@ -41,6 +41,23 @@ async def test_each_change_is_told_once() -> None:
         assert await anext(changes) is Health.NOT_SERVING
 
 
+async def test_a_server_that_is_silent_is_asked() -> None:
+    class Forgetful(health_aio.HealthServicer):
+        """Tells no change to those who watch."""
+
+        async def set(self, service: str, status: int) -> None:
+            self._server_status[service] = status
+
+    health = Forgetful()
+    async with serve_in_process((health_pb2_grpc.add_HealthServicer_to_server, health)) as channel:
+        changes = watch(channel, "iris", probe_s=0.05)
+        assert await anext(changes) is Health.NOT_SERVING
+
+        await health.set("iris", SERVING)
+
+        assert await asyncio.wait_for(anext(changes), 10) is Health.SERVING
+
+
 async def test_a_lost_connection_is_no_answer() -> None:
     health = health_aio.HealthServicer()
     async with serve_on_free_port((health_pb2_grpc.add_HealthServicer_to_server, health)) as address:
