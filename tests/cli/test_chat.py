@@ -68,3 +68,38 @@ def test_without_a_language_model_the_served_ones_are_named(fake_gateway: Any, r
 
     assert result.status == 1
     assert "no language model is ready (served: iris)" in result.err
+
+
+class Terminal(io.StringIO):
+    """What a person types, line by line, at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def converse(run_cli: Any, fake_gateway: Any, monkeypatch: pytest.MonkeyPatch, *lines: str) -> Any:
+    monkeypatch.setattr("sys.stdin", Terminal("".join(f"{line}\n" for line in lines)))
+    return run_cli("chat", "--gateway", fake_gateway.url, "--system", "Be brief.")
+
+
+def test_a_conversation_remembers_until_it_is_cleared(
+    fake_gateway: Any, run_cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = converse(run_cli, fake_gateway, monkeypatch, "one", "two", "/clear", "three", "/exit", "four")
+
+    assert result.status == 0
+    said = [[message["content"] for message in body["messages"]] for body in fake_gateway.bodies]
+    assert said == [["Be brief.", "one"], ["Be brief.", "one", "Paris.", "two"], ["Be brief.", "three"]]
+    assert result.out.count("Paris.") == 3
+
+
+def test_a_failed_exchange_does_not_end_the_conversation(
+    fake_gateway: Any, run_cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gateway.chat_error = (429, {"error": {"message": "the queue is full"}})
+
+    result = converse(run_cli, fake_gateway, monkeypatch, "one", "two")
+
+    assert result.status == 0
+    assert result.err.count("the queue is full; try again in a few s") == 2
+    assert [len(body["messages"]) for body in fake_gateway.bodies] == [2, 2]
