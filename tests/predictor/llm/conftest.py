@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from predictor.llm.loader import LoadedModel, load_model
+from tests.predictor.llm.transformers_model import QUESTIONS, transformers_model
 
 
 @pytest.fixture(scope="session")
 def smollm2_float32(smollm2_gguf: Path) -> LoadedModel:
     """SmolLM2-135M-Instruct in float32, as transformers computes it."""
-    return load_model(smollm2_gguf, num_threads=2, dtype="float32")
+    return load_model(smollm2_gguf, num_threads=1, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def smollm2_oracle(smollm2_gguf: Path) -> Any:  # transformers' models have no useful types
+    """SmolLM2-135M-Instruct as transformers computes it, in float32."""
+    return transformers_model(smollm2_gguf)
+
+
+@pytest.fixture(scope="session")
+def smollm2_prompts(smollm2_float32: LoadedModel) -> list[tuple[int, ...]]:
+    """The questions, each as the one turn of a chat."""
+    encode = smollm2_float32.tokenizer.encode
+    return [tuple(encode(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")) for text in QUESTIONS]

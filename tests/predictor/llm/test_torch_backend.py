@@ -7,15 +7,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from predictor.llm.loader import LoadedModel, load_model
 from predictor.llm.step import Chunk, ChunkResult, SamplingParams, StepPlan
 from predictor.llm.torch_backend import LOGIT_ROWS, TorchBackend
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
-from tests.predictor.llm.transformers_model import transformers_model
+from tests.predictor.llm.transformers_model import greedy_choices, transformers_greedy
 
 BLOCK_SIZE = 16
 GREEDY = SamplingParams(temperature=0)
@@ -93,23 +93,6 @@ def generate(
                 unfinished.remove(sequence)
 
 
-@torch.inference_mode()
-def transformers_greedy(path: Path, prompts: Sequence[Sequence[int]], num_tokens: int, end_id: int) -> list[list[int]]:
-    model = transformers_model(path)
-    outputs = []
-    for prompt in prompts:
-        whole = model.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
-            max_new_tokens=num_tokens,
-            do_sample=False,
-            eos_token_id=end_id,
-            pad_token_id=end_id,
-        )
-        outputs.append(whole[0, len(prompt) :].tolist())
-    return outputs
-
-
 def test_random_batching_generates_what_transformers_does(tmp_path: Path) -> None:
     path = write_small_model(tmp_path / "small.gguf", SmallModel(num_layers=3, seed=5))
     prompts = [random_prompt(length, length) for length in (1, 2, 15, 16, 17, 40, 70)]
@@ -121,44 +104,17 @@ def test_random_batching_generates_what_transformers_does(tmp_path: Path) -> Non
     assert [sequence.output for sequence in sequences] == expected
 
 
-QUESTIONS = [
-    "What is the capital of France?",
-    "Write a haiku about the sea.",
-    "Explain photosynthesis to a child.",
-    "List 5 prime numbers.",
-    "Translate 'good morning' into Spanish.",
-    "Why is the sky blue?",
-    "Write a Python function that reverses a string.",
-    "Who wrote Hamlet?",
-    "What is 12 times 7?",
-    "Give me a recipe for pancakes.",
-    "Summarise the plot of Cinderella in two sentences.",
-    "What causes tides?",
-    "Name three programming languages and one use of each.",
-    "How do vaccines work?",
-    "Tell me a joke about computers.",
-    "What is the difference between a list and a tuple?",
-    "Write an email asking for a day off.",
-    "When did the Roman Empire fall?",
-    "How far is the Moon from the Earth?",
-    "Describe a sunset in the mountains with many adjectives.",
-]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_greedy_output_of_smollm2_equals_transformers(smollm2_float32: LoadedModel, smollm2_gguf: Path) -> None:
-    tokenizer = smollm2_float32.tokenizer
-    prompts = [
-        tuple(tokenizer.encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"))
-        for question in QUESTIONS
-    ]
-    expected = transformers_greedy(smollm2_gguf, prompts, 64, end_id=2)
-    sequences = [Running(prompt, 64) for prompt in prompts]
+def test_greedy_output_of_smollm2_equals_transformers(
+    smollm2_float32: LoadedModel, smollm2_oracle: Any, smollm2_prompts: list[tuple[int, ...]]
+) -> None:
+    sequences = [Running(prompt, 64) for prompt in smollm2_prompts]
 
     generate(make_backend(smollm2_float32, 256), 256, sequences, GREEDY, 2, random.Random(1))
 
-    assert [sequence.output for sequence in sequences] == expected
+    for sequence in sequences:
+        assert sequence.output == greedy_choices(smollm2_oracle, sequence.prompt, sequence.output)
 
 
 @pytest.mark.parametrize("cuts", [(1,), (16,), (15, 33), (64, 65), tuple(range(1, 90))])
@@ -171,9 +127,22 @@ def test_a_prompt_in_chunks_gives_what_it_gives_whole(small: LoadedModel, cuts: 
     for start, end in itertools.pairwise(bounds):
         (result,) = execute(backend, Chunk(1, prompt[start:end], start, table, SEEDED if end == 90 else None))
 
-    assert result.token_id == whole.token_id
-    assert result.logprobs is not None and whole.logprobs is not None
-    assert result.logprobs.logprob == pytest.approx(whole.logprobs.logprob, abs=1e-5)
+    assert result == whole
+
+
+def test_no_bit_of_smollm2_hangs_on_chunks_or_neighbours(smollm2_float32: LoadedModel) -> None:
+    prompt = tuple(smollm2_float32.tokenizer.encode("One fish, 2 fish, red fish, blue fish. " * 20)[:210])
+    targets, table = (*prompt[1:], 0), tuple(range(14))
+    neighbour = Chunk(2, prompt[:33], 0, (20, 21, 22), GREEDY)
+    (whole,) = execute(make_backend(smollm2_float32), Chunk(1, prompt, 0, table, score_targets=targets))
+    backend = make_backend(smollm2_float32)
+    scores: list[float] = []
+
+    for start, end in itertools.pairwise((0, 17, 50, 51, 84, 200, *range(201, 211))):
+        mine = Chunk(1, prompt[start:end], start, table, score_targets=targets[start:end])
+        scores.extend(execute(backend, neighbour, mine)[1].score)
+
+    assert tuple(scores) == whole.score
 
 
 def test_the_place_of_blocks_does_not_show(small: LoadedModel) -> None:
