@@ -4,8 +4,8 @@ A layer's cache is one tensor of blocks; a sequence's block table says which blo
 the new keys and values to their slots, then every query reads through its sequence's table. Sequences that add one
 token (decode) are computed together; longer chunks (prefill) in tiles of queries. Knows no scheduler and no model.
 
-Every query sees its keys padded to a length that depends on its own context alone, and masked. So on the CPU its bits
-do not depend on the other sequences of the step, nor on how a prompt was cut into chunks.
+Every query reads its keys padded to a length that its position alone decides, and masked. So on the CPU a token's bits
+depend neither on the other sequences of the step nor on how its own sequence was cut into chunks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class QueryGroup:
 
     rows: the queries' place in the flat batch. Decode: one query for each of B sequences; prefill: a tile of one.
     block_ids: int64 [B * padded blocks], the block tables one after another; prefill: B = 1.
-    mask: what is added to the scores, 0 or -inf; decode [B, 1, 1, T], prefill [queries, T].
+    mask: what is added to the scores, 0 or -inf; decode [B, 1, 1, T], prefill [padded queries, T].
     """
 
     rows: slice
@@ -82,18 +82,33 @@ def _attend_decode(q: Tensor, layer_cache: Tensor, group: QueryGroup) -> Tensor:
     num_sequences, num_heads, head_dim = q.shape
     keys, values = _read_blocks(layer_cache, group.block_ids, num_sequences)
     # The query heads that share a KV head stand as rows of one small matrix: K and V are read once, unexpanded.
-    grouped = q.view(num_sequences, keys.shape[1], -1, head_dim)
+    grouped = q.view(num_sequences, keys.shape[1], -1, head_dim)  # [B, K, H / K, D]
+    num_rows = grouped.shape[2]
+    grouped = _pad_rows(grouped, padded_rows(num_rows))
     output = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=group.mask)
-    return output.reshape(num_sequences, num_heads * head_dim)
+    return output[:, :, :num_rows].reshape(num_sequences, num_heads * head_dim)
 
 
 def _attend_prefill(q: Tensor, layer_cache: Tensor, group: QueryGroup) -> Tensor:
     num_queries, num_heads, head_dim = q.shape
     keys, values = _read_blocks(layer_cache, group.block_ids, 1)
-    output = F.scaled_dot_product_attention(
-        q.transpose(0, 1).unsqueeze(0), keys, values, attn_mask=group.mask, enable_gqa=True
-    )  # [1, H, queries, D]
-    return output.squeeze(0).transpose(0, 1).reshape(num_queries, num_heads * head_dim)
+    queries = _pad_rows(q.transpose(0, 1).unsqueeze(0), group.mask.shape[0])  # [1, H, queries, D]
+    output = F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, enable_gqa=True)
+    return output[0, :, :num_queries].transpose(0, 1).reshape(num_queries, num_heads * head_dim)
+
+
+def padded_rows(num_rows: int) -> int:
+    """Rows to compute so that each one's bits are its own.
+
+    torch's CPU kernel takes queries in blocks of 32, and multiplies a block of one or two rows by other instructions,
+    which round differently, than any larger block.
+    """
+    return num_rows + 2 if num_rows % 32 in (1, 2) else num_rows
+
+
+def _pad_rows(q: Tensor, num_rows: int) -> Tensor:
+    extra = num_rows - q.shape[2]
+    return F.pad(q, (0, 0, 0, extra)) if extra else q
 
 
 def _read_blocks(layer_cache: Tensor, block_ids: Tensor, num_sequences: int) -> tuple[Tensor, Tensor]:
@@ -143,14 +158,19 @@ def span_order(span: Span, block_size: int) -> int:
     """Sort key: decodes first, by the padded length of their context, which is what a group has in common."""
     if span.num_tokens > 1:
         return 1 << 62
-    return padded_blocks(span.start_position + 1, block_size)
+    return padded_blocks(span.start_position, block_size)
 
 
-def padded_blocks(num_tokens: int, block_size: int) -> int:
-    """Blocks read for a context of `num_tokens`: in steps of an eighth to a quarter, so that contexts share lengths."""
-    num_blocks = -(-num_tokens // block_size)
-    step = max(2, 1 << max(0, (num_blocks - 1).bit_length() - 3))
-    return -(-num_blocks // step) * step
+def padded_blocks(position: int, block_size: int) -> int:
+    """Blocks that the query at `position` reads: the same for all positions of a tile.
+
+    Up to eight tiles each tile has a length of its own; from there on lengths grow in steps of an eighth to a
+    sixteenth, so that sequences of many lengths still meet in one group.
+    """
+    num_tiles = position // QUERY_TILE + 1
+    step = 1 << max(0, (num_tiles - 1).bit_length() - 3)
+    padded_tokens = -(-num_tiles // step) * step * QUERY_TILE
+    return -(-padded_tokens // block_size)
 
 
 def _slots(span: Span, block_size: int) -> Sequence[int]:
@@ -158,28 +178,31 @@ def _slots(span: Span, block_size: int) -> Sequence[int]:
     return [span.block_table[p // block_size] * block_size + p % block_size for p in positions]
 
 
-def _padded_table(span: Span, num_tokens: int, block_size: int) -> list[int]:
-    """The blocks of the first `num_tokens` tokens, padded with the last of them: never with a stranger's block."""
-    num_blocks = -(-num_tokens // block_size)
-    table = list(span.block_table[:num_blocks])
-    return table + table[-1:] * (padded_blocks(num_tokens, block_size) - num_blocks)
+def _padded_table(span: Span, last_position: int, block_size: int) -> list[int]:
+    """The blocks up to `last_position`, padded with the last of them: never with a stranger's block."""
+    table = list(span.block_table[: last_position // block_size + 1])
+    return table + table[-1:] * (padded_blocks(last_position, block_size) - len(table))
 
 
 def _decode_group(spans: Sequence[Span], row: int, block_size: int, dtype: torch.dtype) -> QueryGroup:
-    tables = [_padded_table(span, span.start_position + 1, block_size) for span in spans]
-    last_positions = torch.tensor([span.start_position for span in spans]).view(-1, 1, 1, 1)
-    mask = _causal_mask(last_positions, len(tables[0]) * block_size, dtype)
+    tables = [_padded_table(span, span.start_position, block_size) for span in spans]
+    positions = torch.tensor([span.start_position for span in spans]).view(-1, 1, 1, 1)
+    mask = _causal_mask(positions, len(tables[0]) * block_size, dtype)
     return QueryGroup(slice(row, row + len(spans)), torch.tensor(tables).flatten(), mask, is_decode=True)
 
 
 def _prefill_groups(span: Span, row: int, block_size: int, dtype: torch.dtype) -> list[QueryGroup]:
     groups = []
-    for start in range(0, span.num_tokens, QUERY_TILE):
-        end = min(start + QUERY_TILE, span.num_tokens)
-        table = _padded_table(span, span.start_position + end, block_size)
-        positions = torch.arange(span.start_position + start, span.start_position + end).view(-1, 1)
+    start, end = span.start_position, span.start_position + span.num_tokens
+    while start < end:
+        # Tiles lie at fixed positions of the sequence, not of the chunk: a query reads as much in any chunk.
+        tile_end = min((start // QUERY_TILE + 1) * QUERY_TILE, end)
+        table = _padded_table(span, tile_end - 1, block_size)
+        positions = torch.arange(start, start + padded_rows(tile_end - start)).view(-1, 1)
         mask = _causal_mask(positions, len(table) * block_size, dtype)
-        groups.append(QueryGroup(slice(row + start, row + end), torch.tensor(table), mask, is_decode=False))
+        rows = slice(row, row + tile_end - start)
+        groups.append(QueryGroup(rows, torch.tensor(table), mask, is_decode=False))
+        row, start = rows.stop, tile_end
     return groups
 
 

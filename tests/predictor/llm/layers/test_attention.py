@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from predictor.llm.layers.attention import KVCache, Span, padded_blocks, paged_attention, plan_attention, span_order
+from predictor.llm.layers.attention import (
+    QUERY_TILE,
+    KVCache,
+    Span,
+    padded_blocks,
+    paged_attention,
+    plan_attention,
+    span_order,
+)
 
 CPU = torch.device("cpu")
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 6, 2, 8
@@ -26,11 +35,11 @@ class Tokens:
     kv: Tensor
 
     @classmethod
-    def random(cls, num_tokens: int, seed: int) -> Tokens:
+    def random(cls, num_tokens: int, seed: int, num_heads: int = NUM_HEADS, num_kv_heads: int = NUM_KV_HEADS) -> Tokens:
         generator = torch.Generator().manual_seed(seed)
         return cls(
-            torch.randn(num_tokens, NUM_HEADS, HEAD_DIM, generator=generator),
-            torch.randn(num_tokens, 2 * NUM_KV_HEADS, HEAD_DIM, generator=generator),
+            torch.randn(num_tokens, num_heads, HEAD_DIM, generator=generator),
+            torch.randn(num_tokens, 2 * num_kv_heads, HEAD_DIM, generator=generator),
         )
 
 
@@ -43,8 +52,8 @@ def dense_attention(tokens: Tokens, start: int, end: int) -> Tensor:
     return torch.einsum("hqk,khd->qhd", weights, values).reshape(end - start, -1)
 
 
-def make_cache(num_blocks: int, block_size: int) -> KVCache:
-    cache = KVCache(1, num_blocks, block_size, NUM_KV_HEADS, HEAD_DIM, torch.float32, CPU)
+def make_cache(num_blocks: int, block_size: int, num_kv_heads: int = NUM_KV_HEADS) -> KVCache:
+    cache = KVCache(1, num_blocks, block_size, num_kv_heads, HEAD_DIM, torch.float32, CPU)
     cache.layers[0].normal_(std=100, generator=torch.Generator().manual_seed(1))  # what earlier owners left
     return cache
 
@@ -119,10 +128,22 @@ def test_neighbours_do_not_show_in_the_result(length: int) -> None:
     assert torch.equal(together, alone)
 
 
-@given(st.integers(1, 20_000), st.sampled_from([1, 8, 16, 32]))
-def test_padding_is_bounded_and_grows_with_the_context(num_tokens: int, block_size: int) -> None:
-    needed = -(-num_tokens // block_size)
-    padded = padded_blocks(num_tokens, block_size)
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 700), st.lists(st.integers(1, 699), max_size=6), st.sampled_from([(6, 2), (2, 2), (4, 2)]))
+def test_cuts_do_not_show_in_the_result(length: int, cuts: list[int], heads: tuple[int, int]) -> None:
+    tokens = Tokens.random(length, 1, *heads)
+    (whole,) = run(make_cache(44, 16, heads[1]), [tokens], [Span(0, length, range(44))])
+    cache = make_cache(44, 16, heads[1])
+    bounds = sorted({0, length, *(cut for cut in cuts if cut < length)})
 
-    assert needed <= padded <= max(needed + 1, needed * 1.25)
-    assert padded <= padded_blocks(num_tokens + 1, block_size)
+    parts = [run(cache, [tokens], [Span(start, end - start, range(44))])[0] for start, end in pairwise(bounds)]
+
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@given(st.integers(0, 20_000), st.sampled_from([1, 8, 16, 32, 48, 128]))
+def test_padding_is_bounded_and_the_same_within_a_tile(position: int, block_size: int) -> None:
+    padded_tokens = padded_blocks(position, block_size) * block_size
+
+    assert position < padded_tokens <= (position + 1) * 1.25 + QUERY_TILE + block_size
+    assert padded_blocks(position - position % QUERY_TILE, block_size) * block_size == padded_tokens

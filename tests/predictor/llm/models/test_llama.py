@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -58,11 +59,11 @@ def test_logits_of_a_random_model_equal_transformers(tmp_path: Path, model: Smal
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_logits_of_smollm2_equal_transformers(smollm2_float32: LoadedModel, smollm2_gguf: Path) -> None:
+def test_logits_of_smollm2_equal_transformers(smollm2_float32: LoadedModel, smollm2_oracle: Any) -> None:
     text = "<|im_start|>user\nName 3 rivers of Europe, and the sea that each flows into.<|im_end|>\n" * 3
     token_ids = smollm2_float32.tokenizer.encode(text)
     with torch.inference_mode():
-        expected = transformers_model(smollm2_gguf)(torch.tensor([token_ids])).logits[0]
+        expected = smollm2_oracle(torch.tensor([token_ids])).logits[0]
 
     logits = all_logits(smollm2_float32, token_ids)
 
@@ -74,7 +75,7 @@ def test_bfloat16_stays_close_to_float32(smollm2_float32: LoadedModel, smollm2_g
     token_ids = smollm2_float32.tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 8)
     exact = all_logits(smollm2_float32, token_ids).log_softmax(dim=-1)
 
-    rounded = all_logits(load_model(smollm2_gguf, num_threads=2, dtype="bfloat16"), token_ids).log_softmax(dim=-1)
+    rounded = all_logits(load_model(smollm2_gguf, num_threads=1, dtype="bfloat16"), token_ids).log_softmax(dim=-1)
 
     divergence = (exact.exp() * (exact - rounded)).sum(dim=-1).mean()
     assert divergence < 0.01
