@@ -20,7 +20,7 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A peer that vanished without a word (a pulled cable, a frozen host) is noticed within 30 s.
+    # A peer that vanished without a word (a pulled cable, a frozen host) is noticed after a minute or so.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),

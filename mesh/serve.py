@@ -39,12 +39,33 @@ class PortTaken(Unavailable):
     """Another process listens on the port."""
 
 
+class _HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+    """gRPC's own, but for its Watch streams: they would hold up the server's end for the whole grace time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = asyncio.Event()
+
+    def end_watches(self) -> None:
+        """End all Watch streams, those to come as well."""
+        self._ended.set()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait({watching, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            ended.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
 class Health:
     """The standard health service: "" for the process, one name per service and per model."""
 
     def __init__(self) -> None:
-        self.servicer = health_aio.HealthServicer()
-        self._pending: set[asyncio.Task[None]] = set()
+        self.servicer = _HealthServicer()
 
     async def set(self, name: str, serving: bool) -> None:
         """Say whether `name` is served; watchers are told at once."""
@@ -54,6 +75,10 @@ class Health:
     async def drain(self) -> None:
         """NOT_SERVING for all names, for good."""
         await self.servicer.enter_graceful_shutdown()
+
+    def end_watches(self) -> None:
+        """End the streams of all watchers, who have been told by now."""
+        self.servicer.end_watches()
 
 
 def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -189,6 +214,7 @@ class MeshServer:
 
     async def close(self) -> None:
         """Finish running RPCs within the grace time, then close what the service owns."""
+        self.health.end_watches()
         await self.grpc.stop(self._settings.grace_s)
         for callback in reversed(self._on_close):
             await callback()

@@ -197,6 +197,18 @@ async def test_drain_says_not_serving_first_and_lets_running_streams_finish(serv
     assert order == ["withdraw", "close"]
 
 
+async def test_health_watchers_do_not_hold_up_the_end(servicer: FakeLanguageModel) -> None:
+    async with running_server(servicer, grace_s=60.0) as (server, task), open_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        statuses = [(await watch.read()).status]
+        server.request_stop()
+        statuses += [answer.status async for answer in watch]
+        await asyncio.wait_for(task, 10)
+
+    serving = health_pb2.HealthCheckResponse.ServingStatus
+    assert statuses == [serving.SERVING, serving.NOT_SERVING]
+
+
 @pytest.mark.parametrize("field", ["grpc_port", "metrics_port"])
 async def test_taken_port_is_one_sentence_that_names_the_flag(servicer: FakeLanguageModel, field: str) -> None:
     with socket.socket() as other:
