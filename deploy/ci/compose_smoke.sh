@@ -82,7 +82,7 @@ faults = {
     "has a compiler": any(map(shutil.which, ("cc", "gcc", "clang"))),
     "has torch": service != "predictor" and importlib.util.find_spec("torch") is not None,
 }
-sys.exit("".join(f"{service} {fault}\n" for fault, is_there in faults.items() if is_there))
+sys.exit("".join(f"{service} {fault}\n" for fault, is_there in faults.items() if is_there) or None)
 PYTHON
     done
 }
@@ -124,10 +124,13 @@ clean_up() {
             compose ps --all
             compose logs --no-color --tail 200 | grep -v model_progress | cut -c 1-600
         fi
-        DEADLINE_S=90 compose down --volumes --rmi all --timeout 5 >/dev/null 2>&1
+        DEADLINE_S=90 compose down --volumes --timeout 5 >/dev/null 2>&1
+        # An engine of our own takes its images with it.
+        [ "$ENGINE_IS_OURS" ] || "$DOCKER" images --quiet --filter "reference=meshserve/*:$MESHSERVE_TAG" | xargs "$DOCKER" rmi >/dev/null 2>&1
     fi
     engine_down "$WORK"
     rm -rf "$WORK"
+    say "nothing is left"
     exit "$status"
 }
 

