@@ -27,10 +27,6 @@ _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 EXIT_TIMEOUT_S = 1.0
 END_TIMEOUT_S = 10.0
 
-# An OpenMP thread that waits for its team shall sleep, not spin: the engine shares its cores with gRPC's loops, and a
-# team whose member was pre-empted would otherwise burn the very core that the member needs.
-_PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
-
 
 class EngineProcess:
     """Starts the process when made. Must be made on a running event loop, whose thread outlives the process: Linux
@@ -54,7 +50,7 @@ class EngineProcess:
             # multiprocessing's spawn, which would run the caller's __main__ again and leave a tracker process behind.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "predictor.llm.worker", str(engine_end.fileno()), str(os.getpid())],
-                env={**_PASSIVE_WAIT, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**_ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[engine_end.fileno()],
             )
