@@ -40,17 +40,16 @@ def mesh_by_make(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -
     process.wait(40)
 
 
-def run(command: list[str], mesh: Mesh) -> str:
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False,
-        env={**os.environ, "MESHSERVE_GATEWAY": mesh.url},
-    )  # fmt: skip
+def run(command: list[str]) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def at(mesh: Mesh, text: str) -> str:
-    return text.replace("http://127.0.0.1:8080", mesh.url).replace("127.0.0.1:8081", mesh.grpc_address)
+    """A text that means the default mesh, meaning `mesh`."""
+    text = text.replace("http://127.0.0.1:8080", mesh.url).replace("127.0.0.1:8081", mesh.grpc_address)
+    return re.sub(r"(\.venv/bin/meshserve \w+)", rf"\1 --state-dir {mesh.state_dir}", text)
 
 
 def test_readme_has_the_two_commands_on_its_first_screen() -> None:
@@ -63,7 +62,7 @@ def test_readme_has_the_two_commands_on_its_first_screen() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("bash"))
 def test_readme_command_works(mesh_by_make: Mesh, block: str) -> None:
-    assert run(["bash", "-ec", at(mesh_by_make, block)], mesh_by_make).strip()
+    assert run(["bash", "-ec", at(mesh_by_make, block)]).strip()
 
 
 @pytest.mark.slow
@@ -72,7 +71,7 @@ def test_readme_code_works(mesh_by_make: Mesh, block: str, tmp_path: Path) -> No
     program = tmp_path / "readme.py"
     program.write_text(at(mesh_by_make, block))
 
-    assert run([str(ROOT / ".venv/bin/python"), str(program)], mesh_by_make).strip()
+    assert run([str(ROOT / ".venv/bin/python"), str(program)]).strip()
 
 
 @pytest.mark.slow
@@ -81,11 +80,12 @@ def test_commands_that_up_prints_work(mesh_by_make: Mesh) -> None:
 
     assert len(printed) == 3
     for command in printed:
-        assert run(["bash", "-ec", command], mesh_by_make).strip()
+        assert run(["bash", "-ec", command]).strip()
 
 
 def commands_in(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if re.match(r"\s*(\S*/)?(meshserve|curl) ", line)]
+    """The indented lines of `up` that are commands."""
+    return [line.strip() for line in text.splitlines() if re.match(r"\s+(\S*/)?(meshserve|curl) ", line)]
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
