@@ -1,23 +1,29 @@
-"""From a model file to a model that can run: configuration, weights, tokenizer.
+"""From a model's path to a model that can run: configuration, weights, tokenizer.
 
-The only place that knows which file format leads where. Reads untrusted files: everything that the file claims is
-checked before memory is taken for it.
+A folder is a Hugging Face model (config.json, safetensors, tokenizer.json), a file is GGUF. Both come from strangers:
+everything that they claim is checked before memory is taken for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from mesh.errors import CorruptArtifact, InvalidInput
+from predictor.llm.gguf_tokenizer import build_tokenizer, read_spec
+from predictor.llm.json_tokenizer import read_tokenizer_folder
 from predictor.llm.models import LanguageModel, find_architecture
 from predictor.llm.models.config import ModelConfig
-from predictor.llm.tokenizer import Tokenizer, read_spec
+from predictor.llm.tokenizer import Tokenizer
+from predictor.llm.weights.checkpoint import Checkpoint
+from predictor.llm.weights.folder_config import has_tied_embeddings, parse_config, read_config_file
 from predictor.llm.weights.gguf import GgufFile
 from predictor.llm.weights.gguf_checkpoint import GgufCheckpoint, read_config
+from predictor.llm.weights.safetensors_checkpoint import SafetensorsCheckpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -35,16 +41,29 @@ class LoadedModel:
     device: torch.device
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """An open model, whatever it lies in. Each part is read when it is asked for, and not kept."""
+
+    read_config: Callable[[], ModelConfig]
+    read_tokenizer: Callable[[], Tokenizer]
+    open_checkpoint: Callable[[ModelConfig, Progress], AbstractContextManager[Checkpoint]]
+
+
+@contextmanager
+def open_model(path: Path) -> Iterator[ModelSource]:
+    """A model folder or a GGUF file. Raises NotFound, CorruptArtifact or Unsupported, and so do the parts."""
+    if path.is_dir():
+        yield _folder_source(path)
+    else:
+        with GgufFile(path) as file:
+            yield _gguf_source(file)
+
+
 def describe(path: Path) -> ModelConfig:
-    """The configuration in a model file, without its weights. Raises NotFound, CorruptArtifact or Unsupported."""
-    with GgufFile(path) as file:
-        return _read_config(file)
-
-
-def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a model file, without its weights: a fraction of a second. Raises as `describe` does."""
-    with GgufFile(path) as file:
-        return _read_tokenizer(file)
+    """The configuration of a model, without its weights. Raises NotFound, CorruptArtifact or Unsupported."""
+    with open_model(path) as source:
+        return source.read_config()
 
 
 def load_model(
@@ -55,11 +74,11 @@ def load_model(
     device: str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> LoadedModel:
-    """Read a model file whole.
+    """Read a model whole.
 
     num_threads: CPU threads for torch in this process, set for good.
     dtype: "float32", "bfloat16", or "auto": bfloat16 where the CPU multiplies it in hardware, and on a GPU.
-    progress: called with (bytes done, bytes in all) of the file's weights, as they are read.
+    progress: called with (bytes done, bytes in all) of the stored weights, as they are read.
     Raises NotFound, CorruptArtifact, Unsupported, or InvalidInput for a wrong dtype, device or thread count.
     """
     torch_device = _parse_device(device)
@@ -67,15 +86,15 @@ def load_model(
     if num_threads < 1:
         raise InvalidInput(f"num_threads is {num_threads}; it must be at least 1", field="num_threads")
     torch.set_num_threads(num_threads)
-    with GgufFile(path) as file, torch.inference_mode():
-        config = _read_config(file)
-        tokenizer = _read_tokenizer(file)
+    with open_model(path) as source, torch.inference_mode():
+        config = source.read_config()
+        tokenizer = source.read_tokenizer()
         if tokenizer.vocab_size > config.vocab_size:
             raise CorruptArtifact(
-                f"{file.name}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {config.vocab_size}"
+                f"{path.name}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {config.vocab_size}"
             )
-        checkpoint = GgufCheckpoint(file, config, progress)
-        model = find_architecture(config.architecture)(config, checkpoint, torch_dtype, torch_device)
+        with source.open_checkpoint(config, progress) as checkpoint:
+            model = find_architecture(config.architecture)(config, checkpoint, torch_dtype, torch_device)
     return LoadedModel(config, model, tokenizer, torch_dtype, torch_device)
 
 
@@ -105,11 +124,26 @@ def _parse_device(name: str) -> torch.device:
     return device
 
 
-def _read_config(file: GgufFile) -> ModelConfig:
-    # The architecture comes first: its name decides which of the other keys exist.
-    find_architecture(file.string("general.architecture"))
-    return read_config(file)
+def _folder_source(folder: Path) -> ModelSource:
+    config_file = read_config_file(folder)
+
+    def folder_config() -> ModelConfig:
+        # The architecture comes first: it decides which of the other keys exist. So below.
+        find_architecture(config_file.string("model_type"))
+        return parse_config(config_file)
+
+    def open_checkpoint(config: ModelConfig, progress: Progress) -> AbstractContextManager[Checkpoint]:
+        return SafetensorsCheckpoint(folder, has_tied_embeddings=has_tied_embeddings(config_file), progress=progress)
+
+    return ModelSource(folder_config, lambda: read_tokenizer_folder(folder), open_checkpoint)
 
 
-def _read_tokenizer(file: GgufFile) -> Tokenizer:
-    return Tokenizer(read_spec(file))
+def _gguf_source(file: GgufFile) -> ModelSource:
+    def gguf_config() -> ModelConfig:
+        find_architecture(file.string("general.architecture"))
+        return read_config(file)
+
+    def open_checkpoint(config: ModelConfig, progress: Progress) -> AbstractContextManager[Checkpoint]:
+        return nullcontext(GgufCheckpoint(file, config, progress))
+
+    return ModelSource(gguf_config, lambda: build_tokenizer(read_spec(file)), open_checkpoint)

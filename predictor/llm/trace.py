@@ -26,6 +26,7 @@ from predictor.llm.outputs import GenerationOutput
 from predictor.llm.sequence import GenerationRequest
 from predictor.llm.settings import EngineSettings
 from predictor.llm.step import Chunk, ChunkResult, SamplingParams, StepPlan
+from predictor.llm.tokenizer_file import read_tokenizer
 from predictor.llm.worker import build_engine
 
 
@@ -139,8 +140,6 @@ def main(argv: Sequence[str], out: TextIO = sys.stdout) -> int:
 
 
 def _trace_file(args: argparse.Namespace, spec: EngineSpec, out: TextIO) -> None:
-    from predictor.llm.loader import read_tokenizer  # imports torch, which --help can do without
-
     prompts = [line for line in args.prompts.read_text(encoding="utf-8").splitlines() if line]
     tokenizer = read_tokenizer(spec.path)
     sampling = SamplingParams(temperature=args.temperature, seed=args.seed)

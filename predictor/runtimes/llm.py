@@ -1,4 +1,4 @@
-"""Language models from GGUF files, computed by the engine in a process of its own.
+"""Language models from GGUF files and Hugging Face folders, computed by the engine in a process of its own.
 
 As a runtime of arrays it speaks the tensor names of Triton's LLM backends: `text_input`, `stream`,
 `sampling_parameters` (JSON) and `exclude_input_in_output` in, `text_output` out. As a language model it passes tokens.
@@ -10,7 +10,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from pathlib import Path
 
 import numpy as np
 
@@ -22,8 +21,8 @@ from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput
 from predictor.llm.sequence import GenerationRequest, ScoreRequest
 from predictor.llm.settings import EngineSettings
 from predictor.llm.supervisor import EngineState
-from predictor.llm.tokenizer import Tokenizer, read_spec
-from predictor.llm.weights.gguf import GgufFile
+from predictor.llm.tokenizer import Tokenizer
+from predictor.llm.tokenizer_file import read_tokenizer
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.runtimes.generation import GenerationOptions, build_request, parse_options
 from predictor.runtimes.language_model import LanguageModelDescription
@@ -79,7 +78,8 @@ class LlmRuntime:
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         settings = read_options(artifact.options, EngineSettings)
         progress("tokenizer", 0, 1)
-        self._tokenizer = await asyncio.to_thread(_read_tokenizer, artifact.path)
+        # Not through the engine's loader: that would bring torch into this process, which only the engine's needs.
+        self._tokenizer = await asyncio.to_thread(read_tokenizer, artifact.path)
         progress("tokenizer", 1, 1)
 
         def on_state(state: EngineState) -> None:
@@ -187,12 +187,6 @@ class LlmRuntime:
     def _loaded(self) -> tuple[EngineClient, Tokenizer]:
         assert self._engine is not None and self._tokenizer is not None, "load() comes first"
         return self._engine, self._tokenizer
-
-
-def _read_tokenizer(path: Path) -> Tokenizer:
-    """Not the loader's: that would bring torch into this process, which only the engine's needs."""
-    with GgufFile(path) as file:
-        return Tokenizer(read_spec(file))
 
 
 def _text(inputs: Arrays, name: str) -> str:

@@ -14,6 +14,7 @@ from predictor.llm.weights.checkpoint import Checkpoint
 
 ARCHITECTURES = {
     "llama": "predictor.llm.models.llama:LlamaModel",
+    "mistral": "predictor.llm.models.llama:LlamaModel",
     "qwen2": "predictor.llm.models.qwen2:Qwen2Model",
 }
 

@@ -19,7 +19,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from mesh.errors import CorruptArtifact, NotFound, Unsupported
+from mesh.errors import CorruptArtifact, Unsupported
+from predictor.llm.weights.mapped_file import map_file
 
 MAX_NAME_BYTES = 65_535
 MAX_ARRAY_DEPTH = 4
@@ -82,7 +83,7 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         """Raises NotFound, CorruptArtifact, or Unsupported for a version or tensor type not read here."""
         self.name = path.name
-        self._map = _map_file(path)
+        self._map = map_file(path)
         try:
             cursor = _Cursor(self._map, self.name)
             num_tensors, num_keys = _read_header(cursor)
@@ -156,16 +157,6 @@ class GgufFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _map_file(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError as error:
-        raise NotFound(f"model file {path.name!r} does not exist") from error
-    except ValueError as error:  # mmap's answer to an empty file
-        raise CorruptArtifact(f"{path.name}: the file is empty") from error
 
 
 class _Cursor:

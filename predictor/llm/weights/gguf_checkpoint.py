@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from mesh.errors import CorruptArtifact, Unsupported
-from predictor.llm.models.config import ModelConfig
+from predictor.llm.models.config import MAX_DIMENSION, ModelConfig, check_config
 from predictor.llm.weights.dequantize import dequantize
 from predictor.llm.weights.gguf import GgufFile
 
@@ -32,7 +32,6 @@ _LAYER_NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 _PERMUTED_ARCHITECTURES = frozenset({"llama"})
-_MAX_DIMENSION = 1 << 24
 
 
 class GgufCheckpoint:
@@ -95,9 +94,9 @@ def read_config(file: GgufFile) -> ModelConfig:
 
     def dimension(key: str, default: int | None = None) -> int:
         value = file.integer(f"{architecture}.{key}", default)
-        if not 1 <= value <= _MAX_DIMENSION:
+        if not 1 <= value <= MAX_DIMENSION:
             raise CorruptArtifact(
-                f"{file.name}: {architecture}.{key} is {value}; it must be between 1 and {_MAX_DIMENSION}"
+                f"{file.name}: {architecture}.{key} is {value}; it must be between 1 and {MAX_DIMENSION}"
             )
         return value
 
@@ -117,7 +116,8 @@ def read_config(file: GgufFile) -> ModelConfig:
         rope_theta=file.number(f"{architecture}.rope.freq_base", 10_000.0),
         rope_frequency_factors=_rope_frequency_factors(file),
     )
-    _check_heads(file, config)
+    check_config(config, file.name)
+    _check_rope_factors(file, config)
     _check_supported(file, config)
     return config
 
@@ -136,22 +136,11 @@ def _rope_frequency_factors(file: GgufFile) -> tuple[float, ...]:
     return tuple(dequantize(file.blocks(info.name), info.block_format, info.shape).flatten().tolist())
 
 
-def _check_heads(file: GgufFile, config: ModelConfig) -> None:
-    if config.num_heads % config.num_kv_heads:
-        raise CorruptArtifact(
-            f"{file.name}: {config.num_heads} attention heads are no multiple of {config.num_kv_heads} KV heads"
-        )
-    if config.head_dim % 2:
-        raise CorruptArtifact(f"{file.name}: head dimension {config.head_dim} is odd; rotary embedding needs pairs")
+def _check_rope_factors(file: GgufFile, config: ModelConfig) -> None:
     factors = config.rope_frequency_factors
     if factors and (len(factors) != config.head_dim // 2 or not all(factor > 0 for factor in factors)):
         raise CorruptArtifact(
             f"{file.name}: tensor 'rope_freqs.weight' must hold {config.head_dim // 2} positive factors"
-        )
-    if config.rope_theta <= 0 or config.rms_norm_eps < 0:
-        raise CorruptArtifact(
-            f"{file.name}: rope base {config.rope_theta} must be positive and "
-            f"norm epsilon {config.rms_norm_eps} not negative"
         )
 
 

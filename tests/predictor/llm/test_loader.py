@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mesh.errors import CorruptArtifact, InvalidInput, MeshError, NotFound
-from predictor.llm.loader import cpu_multiplies_bfloat16, describe, load_model, read_tokenizer, resolve_dtype
+from predictor.llm.loader import cpu_multiplies_bfloat16, describe, load_model, resolve_dtype
+from predictor.llm.tokenizer_file import read_tokenizer
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
 
 CPU = torch.device("cpu")
@@ -87,7 +88,7 @@ def test_an_unknown_architecture_is_answered_before_its_keys_are_read(tmp_path: 
     path = write_small_model(tmp_path / "m.gguf", SmallModel(architecture="mamba"))
 
     for read in (describe, lambda path: load_model(path, num_threads=1)):
-        with pytest.raises(NotFound, match="unknown model architecture 'mamba'; known are: llama, qwen2"):
+        with pytest.raises(NotFound, match="unknown model architecture 'mamba'; known are: llama, mistral, qwen2"):
             read(path)
 
 

@@ -14,5 +14,5 @@ def test_every_row_leads_to_a_class(name: str) -> None:
 
 
 def test_an_unknown_architecture_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(NotFound, match="unknown model architecture 'gpt5'; known are: llama, qwen2"):
+    with pytest.raises(NotFound, match="unknown model architecture 'gpt5'; known are: llama, mistral, qwen2"):
         find_architecture("gpt5")
