@@ -10,9 +10,11 @@ depend neither on the other sequences of the step nor on how its own sequence wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,8 +41,16 @@ class KVCache:
     ) -> None:
         shape = (num_blocks, block_size, 2 * num_kv_heads, head_dim)
         # Zeros, not empty: a masked slot is multiplied by zero, and garbage that happens to be NaN would survive that.
-        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.layers = [_zeros(shape, dtype, device) for _ in range(num_layers)]
         self.block_size = block_size
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy asks for zeroed memory where torch.zeros would write it: a page of the cache takes memory, and its part of
+    # the start-up time, only when a block in it is first used.
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 @dataclass(frozen=True, slots=True)
