@@ -36,7 +36,7 @@ lock: $(VENV)/.installed-dev ## Resolve constraints.txt anew from pyproject.toml
 	$(PIP) install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --no-annotate --no-header --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml
-	sed -i '/^meshserve @/d; s/+cpu$$//' constraints.txt
+	sed -i '/^meshserve @/d; /^#/d; s/+cpu$$//' constraints.txt
 
 bench: $(VENV)/.installed-dev ## Measure; prints tables, asserts nothing.
 	$(BIN)/python -m bench.walk $(ARGS)

@@ -27,7 +27,7 @@ from gateway.rest.sse import exchange_of
 from gateway.routes import build_routes
 from gateway.settings import GatewaySettings
 from mesh.errors import MeshError
-from mesh.serve import PortTaken
+from mesh.serve import PortTaken, advertised_host
 
 _BACKLOG = 2048
 
@@ -75,7 +75,7 @@ class HttpServer:
     @property
     def address(self) -> str:
         """host:port that clients use. Valid after start()."""
-        return f"{self._settings.advertise_host or self._settings.host}:{self._port}"
+        return f"{advertised_host(self._settings)}:{self._port}"
 
     async def start(self) -> None:
         """Bind and answer. Raises PortTaken."""

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -79,6 +80,12 @@ class Health:
     def end_watches(self) -> None:
         """End the streams of all watchers, who have been told by now."""
         self.servicer.end_watches()
+
+
+def advertised_host(settings: ServiceSettings) -> str:
+    """The host that others reach this service by: a wildcard address tells them nothing, this machine's name does."""
+    is_wildcard = settings.host in ("0.0.0.0", "::", "[::]")
+    return settings.advertise_host or (socket.gethostname() if is_wildcard else settings.host)
 
 
 def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -155,7 +162,7 @@ class MeshServer:
 
     @property
     def _advertised_host(self) -> str:
-        return self._settings.advertise_host or self._settings.host
+        return advertised_host(self._settings)
 
     async def start(self) -> None:
         """Bind both ports, answer, and announce the addresses. Raises PortTaken."""

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mesh import context
 from mesh.channel import open_channel, to_mesh_error
 from mesh.errors import InvalidInput, MessageTooLarge, Overloaded
-from mesh.serve import MeshServer, PortTaken
+from mesh.serve import MeshServer, PortTaken, advertised_host
 from mesh.settings import ServiceSettings
 from mesh.testing import serve_in_process
 from mesh.v1 import language_model_pb2 as pb
@@ -207,6 +207,19 @@ async def test_health_watchers_do_not_hold_up_the_end(servicer: FakeLanguageMode
 
     serving = health_pb2.HealthCheckResponse.ServingStatus
     assert statuses == [serving.SERVING, serving.NOT_SERVING]
+
+
+@pytest.mark.parametrize(
+    ("host", "advertise_host", "expected"),
+    [
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "predictor.example", "predictor.example"),
+        ("0.0.0.0", "", socket.gethostname()),
+        ("0.0.0.0", "10.1.2.3", "10.1.2.3"),
+    ],
+)
+def test_service_on_all_addresses_is_known_by_the_machines_name(host: str, advertise_host: str, expected: str) -> None:
+    assert advertised_host(ServiceSettings(host=host, advertise_host=advertise_host)) == expected
 
 
 @pytest.mark.parametrize("field", ["grpc_port", "metrics_port"])
