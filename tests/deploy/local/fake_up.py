@@ -8,6 +8,7 @@ Prints the pid of each service as it starts, then "ready".
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def report(event: Event) -> None:
 
 
 def main() -> None:
+    # As a terminal would start it: under nohup, as a test run may be, it would rightly ignore this signal.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     state = StateDir(Path(sys.argv[1]))
     specs = [spec(state, name, port) for name, port in zip(("registry", "gateway"), sys.argv[2:], strict=True)]
     with state.locked():

@@ -204,7 +204,9 @@ async def test_client_that_leaves_before_the_answer_cancels_the_call(door: Door)
 
 
 async def test_other_choices_end_when_one_fails(door: Door) -> None:
-    answer = await door.http.post("/v1/completions", json={"model": "chat", "prompt": ["fails midway", "waits"]})
+    answer = await door.http.post(
+        "/v1/completions", json={"model": "chat", "prompt": ["fails midway, once another started", "waits"]}
+    )
 
     assert answer.status_code == 503
     async with asyncio.timeout(5):

@@ -98,6 +98,18 @@ async def test_python_without_pip_says_what_to_do(tmp_path: Path, into: Path, re
         await Pip(python=python).download("tiny-model==1.0", into, uri=URI, report=report)
 
 
+async def test_pip_that_is_too_old_says_what_to_do(tmp_path: Path, into: Path, report: Recorder) -> None:
+    # A fresh virtual environment of Python 3.11 has pip 23, which refuses our option in these words.
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\necho \"option --progress-bar: invalid choice: 'raw' (choose from 'on', 'off')\" >&2\nexit 2\n"
+    )
+    python.chmod(0o755)
+
+    with pytest.raises(Unsupported, match=f"{python} -m pip install --upgrade pip"):
+        await Pip(python=str(python)).download("tiny-model==1.0", into, uri=URI, report=report)
+
+
 async def test_absent_python_is_named(into: Path, report: Recorder) -> None:
     with pytest.raises(Unavailable, match="/absent/python"):
         await Pip(python="/absent/python").download("tiny-model==1.0", into, uri=URI, report=report)
