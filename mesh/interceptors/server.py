@@ -136,6 +136,8 @@ class _Call:
             self._metrics.in_flight.dec()
             self._metrics.duration.labels(self._method).observe(time.perf_counter() - started)
             self._metrics.handled.labels(self._method, self._code.name).inc()
+            if self._code is not grpc.StatusCode.OK:
+                log.info("rpc_failed", method=self._method, code=self._code.name, request_id=request.request_id)
 
     @contextmanager
     def _traced(self, metadata: dict[str, str], request_id: str) -> Iterator[None]:
@@ -191,5 +193,5 @@ def _status_of(error: BaseException, method: str) -> tuple[grpc.StatusCode, str]
         return error.code(), error.details() or error.code().name
     request = context.current()
     request_id = request.request_id if request else "unknown"
-    log.error("rpc_failed", method=method, exc_info=error)
+    log.error("unexpected_error", method=method, exc_info=error)
     return grpc.StatusCode.INTERNAL, f"internal error; the logs have it under request id {request_id}"
