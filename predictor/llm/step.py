@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token of a sequence is chosen. Values are checked by `predictor.llm.sequence`.
+    """How the next token of a sequence is chosen. Values are checked by `predictor.llm.limits`.
 
     temperature: 0 means greedy; then top_k, top_p, min_p and seed do not matter.
     top_k: keep the k likeliest tokens; 0 keeps all.
