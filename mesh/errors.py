@@ -65,6 +65,8 @@ class MeshError(Exception):
     openai_code: str | None = None
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
+        # A sentence may quote what a stranger sent, as half of a surrogate pair, which no wire takes.
+        message = message.encode("utf-8", "replace").decode()
         super().__init__(message)
         self.message = message
         self.field = field

@@ -40,3 +40,7 @@ def test_code_number_comes_back_as_an_error_of_that_code() -> None:
 def test_unknown_code_is_internal() -> None:
     assert isinstance(errors.from_code_number(99, "why"), errors.MeshError)
     assert errors.from_code_number(99, "why").code is Code.INTERNAL
+
+
+def test_sentence_that_quotes_half_a_surrogate_pair_fits_every_wire() -> None:
+    assert errors.InvalidInput("unknown '\ud800'").message.encode() == b"unknown '?'"
