@@ -28,6 +28,8 @@ MODEL_FILE = "model.skops"
 METADATA_FILE = "metadata.json"
 MAX_UNPACKED_BYTES = 2 << 30
 MAX_METADATA_BYTES = 1 << 20
+# Estimators may compute with single precision, or overflow on their way; most take larger numbers all the same.
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 # What skops does not trust by itself and common estimators hold: extension types of scikit-learn and numpy.
 TRUSTED_TYPES = (
@@ -121,10 +123,12 @@ class SklearnRuntime:
         try:
             return {spec.name: self._output(spec, rows) for spec in self.metadata.outputs}
         except ValueError:
-            if np.isfinite(rows).all():
+            if np.isfinite(rows).all() and np.abs(rows).max() <= LARGEST_NUMBER:
                 raise
             raise InvalidInput(
-                "input 'input' holds NaN or infinity, which this model does not take", field="input"
+                f"input 'input' holds NaN, infinity or a number beyond {LARGEST_NUMBER:.3g}, "
+                "which this model does not take",
+                field="input",
             ) from None
 
     def _output(self, spec: TensorSpec, rows: NDArray[np.float64]) -> NDArray[Any]:

@@ -116,11 +116,12 @@ async def test_a_regressor_answers_with_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answer["value"], model.predict(rows))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-async def test_non_finite_rows_are_the_caller_s_error(iris_folder: Path, value: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308])
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+async def test_rows_that_no_estimator_can_compute_with_are_the_caller_s_error(iris_folder: Path, value: float) -> None:
     runtime = await loaded(iris_folder)
 
-    with pytest.raises(InvalidInput, match="NaN or infinity"):
+    with pytest.raises(InvalidInput, match="NaN, infinity or a number beyond"):
         await runtime.infer({"input": np.full((1, 4), value)})
 
 
