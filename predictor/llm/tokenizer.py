@@ -84,12 +84,6 @@ class Tokenizer:
             raise InvalidInput(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
         return self._bytes[token_id]
 
-    def id_to_token(self, token_id: int) -> str:
-        """The token as the vocabulary spells it: in the byte-level alphabet, or with ▁ for a space."""
-        if not 0 <= token_id < self.vocab_size:
-            raise InvalidInput(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
-        return self._tokens[token_id]
-
 
 def end_of_turn_ids(tokens: Sequence[str], special_ids: Collection[int], eos_id: int | None) -> frozenset[int]:
     """`eos_id`, and the special tokens whose name says that a turn ends."""
