@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mesh import context, tracing
-from mesh.errors import MeshError
+from mesh.errors import ClientCancelled, MeshError
 from mesh.interceptors import error_trailers
 from mesh.logs import get_logger
 from mesh.metrics import RpcMetrics
@@ -83,13 +83,21 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                         return
                     async with aclosing(responses):
                         async for response in responses:
-                            await servicer_context.write(response)
+                            await _write(servicer_context, response)
                     return
                 except (Exception, asyncio.CancelledError) as error:
                     code, message, trailers = call.failed(error)
             await servicer_context.abort(code, message, trailers)
 
         return handle
+
+
+async def _write(servicer_context: ServicerContext, response: Any) -> None:
+    try:
+        await servicer_context.write(response)
+    except grpc.aio.InternalError:
+        # gRPC's word for a write to a client that has left, when the write waited for that client to read.
+        raise ClientCancelled("the client went away before its answer was complete") from None
 
 
 def _kind_of(handler: Handler) -> tuple[Callable[..., Handler], Callable[..., Any]]:

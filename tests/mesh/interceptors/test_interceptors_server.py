@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from mesh.errors import NotFound
 from mesh.interceptors import server_chain
 from mesh.metrics import RpcMetrics
+from mesh.testing import eventually
 
 
 async def unary(request: bytes, _context: Any) -> bytes:
@@ -30,6 +31,11 @@ async def collecting(requests: AsyncIterator[bytes], _context: Any) -> bytes:
 async def talking(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
     async for request in requests:
         yield answer(request)
+
+
+async def flooding(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    while True:
+        yield bytes(1 << 20)
 
 
 def answer(request: bytes) -> bytes:
@@ -51,6 +57,7 @@ async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel
         "UnaryStream": grpc.unary_stream_rpc_method_handler(streaming),
         "StreamUnary": grpc.stream_unary_rpc_method_handler(collecting),
         "StreamStream": grpc.stream_stream_rpc_method_handler(talking),
+        "Flood": grpc.unary_stream_rpc_method_handler(flooding),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -96,3 +103,17 @@ async def test_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> Non
         await channel.unary_unary("/t.T/Nothing")(b"", timeout=5)
 
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_client_that_leaves_while_a_write_waits_for_it_has_cancelled(
+    channel: grpc.aio.Channel, registry: CollectorRegistry
+) -> None:
+    stream = channel.unary_stream("/t.T/Flood")(b"")
+    await stream.read()
+    stream.cancel()
+
+    def num_handled(code: str) -> float:
+        return registry.get_sample_value("meshserve_rpc_handled_total", {"method": "/t.T/Flood", "code": code}) or 0.0
+
+    await eventually(lambda: num_handled("CANCELLED") == 1)
+    assert num_handled("INTERNAL") == 0
