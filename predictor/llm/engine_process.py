@@ -20,9 +20,10 @@ from typing import Any
 from mesh.errors import Unavailable
 from predictor.llm.messages import Command, EngineSpec, Message
 
-# Threads that wait for each other sleep. By default they spin, which on cores that other processes use as well keeps
-# from the core the very thread that is waited for: one token a second was seen instead of twenty.
-_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+# OpenMP threads that wait for each other spin for a moment, then sleep. Spinning as long as they do by default keeps the
+# core from the very thread that is waited for when other processes share the cores; sleeping at once costs more than
+# most of a model's small steps take. Figures: docs/log.md.
+_ENVIRONMENT = {"GOMP_SPINCOUNT": "20000"}
 
 EXIT_TIMEOUT_S = 1.0
 END_TIMEOUT_S = 10.0
