@@ -26,7 +26,7 @@ from gateway.rest.errors import error_response, protocol_of, routing_error_respo
 from gateway.rest.sse import exchange_of
 from gateway.routes import build_routes
 from gateway.settings import GatewaySettings
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Unavailable
 from mesh.serve import PortTaken, advertised_host
 
 _BACKLOG = 2048
@@ -82,7 +82,12 @@ class HttpServer:
         listener = self._bind()
         self._port = listener.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
-        await self._server.ready.wait()
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait({ready, self._serving}, return_when=asyncio.FIRST_COMPLETED)
+        if self._serving.done():
+            ready.cancel()
+            self._serving.result()
+            raise Unavailable("gateway: the HTTP server ended while it started")
 
     async def stop(self) -> None:
         """Accept no more connections; return when the running responses have ended, or the grace time has."""

@@ -5,7 +5,9 @@ Without an endpoint or a file nothing is recorded and a span costs next to nothi
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 _propagator = TraceContextTextMapPropagator()
 EXPORT_DELAY_MS = 500
 MAX_QUEUED_SPANS = 8192
+MAX_TRACE_FILE_BYTES = 256 << 20
 
 
 def configure(service: str, otlp_endpoint: str | None, trace_file: Path | None) -> Callable[[], None]:
@@ -59,18 +62,23 @@ def inject() -> dict[str, str]:
 
 
 class FileSpanExporter(SpanExporter):
-    """Appends finished spans to a file, one JSON object a line; several processes may share the file."""
+    """Appends finished spans to a file, one JSON object a line; several processes may share the file.
 
-    def __init__(self, path: Path) -> None:
+    Above `max_bytes` the file is put aside as `<name>.1`, in the place of the one before it.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = MAX_TRACE_FILE_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Each batch goes out in one write to a file opened for appending, so that lines of processes do not mix.
-        self._file = path.open("ab", buffering=0)
+        self._path = path
+        self._max_bytes = max_bytes
+        self._file = self._open()
         self._lock = threading.Lock()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         lines = b"".join(json.dumps(_span_record(span)).encode() + b"\n" for span in spans)
         try:
             with self._lock:
+                self._rotate()
                 self._file.write(lines)
         except (OSError, ValueError):  # disk full, or closed while shutting down
             return SpanExportResult.FAILURE
@@ -79,6 +87,24 @@ class FileSpanExporter(SpanExporter):
     def shutdown(self) -> None:
         with self._lock:
             self._file.close()
+
+    def _open(self) -> io.FileIO:
+        # Each batch goes out in one write to a file opened for appending, so that lines of processes do not mix.
+        return io.FileIO(self._path, "ab")
+
+    def _rotate(self) -> None:
+        """Put a full file aside, or follow the process that did so already."""
+        own = os.fstat(self._file.fileno())
+        try:
+            is_own = self._path.stat().st_ino == own.st_ino
+        except FileNotFoundError:
+            is_own = False
+        if is_own and own.st_size <= self._max_bytes:
+            return
+        if is_own:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        self._file.close()
+        self._file = self._open()
 
 
 def _span_record(span: ReadableSpan) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc.aio
 
-from mesh.errors import InvalidInput
+from mesh.errors import InvalidInput, Overloaded
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1 import language_model_pb2_grpc as lm_grpc
 from predictor import generation_messages as messages
@@ -25,6 +25,9 @@ from predictor.runtimes.language_model import LanguageModelRuntime
 
 MAX_SCORE_ITEMS = 1024
 
+# Score calls at the same time; the items of each wait for the engine.
+MAX_RUNNING_SCORES = 64
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -34,6 +37,7 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
     def __init__(self, repository: ModelRepository, address: Callable[[], str]) -> None:
         self._repository = repository
         self._address = address
+        self._num_running_scores = 0
 
     async def Generate(
         self, request: lm.GenerateRequest, context: Context
@@ -57,7 +61,7 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
             raise InvalidInput(
                 f"items has {len(request.items)} entries; it takes 1 to {MAX_SCORE_ITEMS}", field="items"
             )
-        with self._hold(request) as (model, runtime):
+        with self._count_score(), self._hold(request) as (model, runtime):
             items = [await _score_request(runtime, request, index) for index in range(len(request.items))]
             outputs = await _all_or_none([runtime.score(item) for item in items])
             return messages.score_message(model, items, outputs)
@@ -69,6 +73,16 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
     async def DescribeModel(self, request: lm.DescribeModelRequest, context: Context) -> lm.DescribeModelResponse:
         with self._hold(request) as (model, runtime):
             return messages.description_message(model, runtime.description)
+
+    @contextmanager
+    def _count_score(self) -> Iterator[None]:
+        if self._num_running_scores >= MAX_RUNNING_SCORES:
+            raise Overloaded(f"{self._num_running_scores} Score calls are running; no more are taken at the same time")
+        self._num_running_scores += 1
+        try:
+            yield
+        finally:
+            self._num_running_scores -= 1
 
     @contextmanager
     def _hold(

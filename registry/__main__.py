@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from mesh import logs
 from mesh.deployments import read_deployments
 from mesh.logs import get_logger
+from mesh.model_health import ModelHealth
 from mesh.model_index import SERVICE as OPEN_INFERENCE
 from mesh.model_index import ModelIndex, add_ModelIndex_to_server
 from mesh.serve import MeshServer, run
@@ -48,6 +49,8 @@ async def serve(settings: RegistrySettings) -> None:
     watch_log = WatchLog(uuid.uuid4().hex, known, settings.history_events, settings.max_watchers)
     leases = Leases(time.monotonic, settings.lease_s)
     control = ControlPlane(catalog, watch_log, leases)
+    health = ModelHealth(lambda: control.view, server.health.set)
+    watch_log.on_change(health.notice)
     index = ModelIndex("registry", view=lambda: control.view, version=software_version())
 
     register_metrics(server.metrics_registry, watch_log, leases)
@@ -60,8 +63,10 @@ async def serve(settings: RegistrySettings) -> None:
     server.on_drain(control.end_watches)
     server.on_close(close_database)
     server.on_close(control.close)
+    server.on_close(health.close)
     await control.start(seed)
     await server.start()
+    health.start()
     await server.serve_until_terminated()
 
 

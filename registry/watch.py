@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from mesh.errors import Overloaded, Unavailable
 from mesh.v1.registry_pb2 import Deployment, WatchResponse
@@ -38,6 +38,7 @@ class WatchLog:
         self._num_watchers = 0
         self._changed = asyncio.Event()
         self._is_closed = False
+        self._listeners: list[Callable[[MeshView], None]] = []
 
     @property
     def view(self) -> MeshView:
@@ -61,6 +62,12 @@ class WatchLog:
         self._view = self._view.with_event(event)
         self._history.append(event)
         self._wake()
+        for listener in self._listeners:
+            listener(self._view)
+
+    def on_change(self, listener: Callable[[MeshView], None]) -> None:
+        """Call `listener` with the new view after each event."""
+        self._listeners.append(listener)
 
     def next_after(self, revision: int, epoch: str) -> WatchResponse | None:
         """What a watcher who has seen `revision` of `epoch` must see next; None when it has seen everything."""

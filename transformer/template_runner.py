@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.errors import CorruptArtifact, InvalidInput, Overloaded, Unavailable
+from mesh.errors import CorruptArtifact, Internal, InvalidInput, Overloaded, Unavailable
 from mesh.logs import get_logger
 from transformer import template_worker
 from transformer.template_worker import LENGTH, REFUSED
@@ -101,6 +101,11 @@ class TemplateRunnerPool:
                 except asyncio.CancelledError:
                     _settle(job, Unavailable("the service is shutting down"))
                     raise
+                except Exception as error:  # the top of the worker's task: one job must not end it for all others
+                    log.error("template_job_failed", what=job.what, exc_info=error)
+                    _settle(job, Internal(f"the {job.what} could not be rendered"))
+                    await worker.end()
+                    worker = None
         finally:
             if worker is not None:
                 await worker.end()

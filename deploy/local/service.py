@@ -7,7 +7,6 @@ the time that passed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -221,8 +220,7 @@ class Service:
     async def _unfollow(self) -> None:
         if self._following is not None:
             self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+            await asyncio.gather(self._following, return_exceptions=True)
 
     def _set_state(self, state: ServiceState) -> None:
         self.state = state

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mesh import context, tracing
-from mesh.errors import ClientCancelled, MeshError
+from mesh.errors import ClientCancelled, DeadlineExceeded, MeshError
 from mesh.interceptors import error_trailers
 from mesh.logs import get_logger
 from mesh.metrics import RpcMetrics
@@ -27,6 +27,9 @@ _tracer = tracing.tracer(__name__)
 
 # Health checks, reflection and leases are many and tell nothing: no span for them.
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/mesh.v1.RegistryService/RenewLease")
+# How long a message may wait for its client to read it. A client without a deadline could hold its place for ever.
+WRITE_TIMEOUT_S = 120.0
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 # The status travels in a header, of which peers take 8 KiB for sure, and each byte that is not ASCII becomes three
@@ -42,8 +45,9 @@ if TYPE_CHECKING:
 class ServerInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handlers of all four kinds of RPC."""
 
-    def __init__(self, metrics: RpcMetrics) -> None:
+    def __init__(self, metrics: RpcMetrics, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
         self._metrics = metrics
+        self._write_timeout_s = write_timeout_s
 
     async def intercept_service(
         self,
@@ -83,7 +87,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                         return
                     async with aclosing(responses):
                         async for response in responses:
-                            await _write(servicer_context, response)
+                            await _write(servicer_context, response, self._write_timeout_s)
                     return
                 except (Exception, asyncio.CancelledError) as error:
                     code, message, trailers = call.failed(error)
@@ -92,9 +96,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
 
-async def _write(servicer_context: ServicerContext, response: Any) -> None:
+async def _write(servicer_context: ServicerContext, response: Any, timeout_s: float) -> None:
     try:
-        await servicer_context.write(response)
+        async with asyncio.timeout(timeout_s):
+            await servicer_context.write(response)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the client has not read its answer for {timeout_s:g} s") from None
     except grpc.aio.InternalError:
         # gRPC's word for a write to a client that has left, when the write waited for that client to read.
         raise ClientCancelled("the client went away before its answer was complete") from None

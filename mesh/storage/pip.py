@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +38,7 @@ class Pip:
         """Put the wheel of `requirement` ("name==version") and nothing else into `into`; give its path.
 
         Raises NotFound, Unavailable, DiskFull, CorruptArtifact, and Unsupported when there is no pip.
-        Cancelling kills pip and what it started.
+        Cancelling kills pip. It starts no other program: only wheels are taken.
         """
         temporary, wheels = into / "pip", into / "wheels"
         temporary.mkdir()
@@ -75,7 +74,6 @@ class Pip:
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment,
                 limit=_MAX_LINE_BYTES,
-                start_new_session=True,
             )
         except OSError as error:
             raise Unavailable(f"cannot start {self._python} to run pip: {error.strerror}") from error
@@ -86,7 +84,7 @@ class Pip:
             return await process.wait()
         finally:
             if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 await process.wait()
 
 

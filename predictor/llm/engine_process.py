@@ -20,7 +20,7 @@ from typing import Any
 from mesh.errors import Unavailable
 from predictor.llm.messages import Command, EngineSpec, Message
 
-# OpenMP threads that wait for each other spin for a moment, then sleep. Spinning as long as they do by default keeps the
+# OpenMP threads that wait for each other spin for a moment, then sleep. Spinning as long as by default keeps the
 # core from the very thread that is waited for when other processes share the cores; sleeping at once costs more than
 # most of a model's small steps take. Figures: docs/log.md.
 _ENVIRONMENT = {"GOMP_SPINCOUNT": "20000"}
@@ -45,7 +45,10 @@ class EngineProcess:
         self._exited = asyncio.Event()
         self._end: asyncio.Task[int] | None = None
         self._outbox: SimpleQueue[EngineSpec | Command | None] = SimpleQueue()
-        self._pipe, engine_end = Pipe()
+        try:
+            self._pipe, engine_end = Pipe()
+        except OSError as error:
+            raise Unavailable(f"the engine process cannot be started: {error.strerror}") from error
         try:
             # A fresh interpreter, not a fork: gRPC's threads and locks do not survive a fork. And not
             # multiprocessing's spawn, which would run the caller's __main__ again and leave a tracker process behind.

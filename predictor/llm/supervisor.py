@@ -7,7 +7,6 @@ time. Knows nothing of requests: who has some on a dead engine learns of its dea
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -127,8 +126,10 @@ class EngineSupervisor:
             num_failures = min(num_failures + 1, 30)
             self._log.info("engine_restarts", delay_s=delay_s)
             await asyncio.sleep(delay_s)
-            with contextlib.suppress(MeshError):
+            try:
                 return await self._launch(), num_failures
+            except Exception:  # the top of the task that keeps the engine: whatever it was, the next start may succeed
+                self._log.debug("engine_launch_failed", exc_info=True)
 
     async def _launch(self) -> EngineProcess:
         """Start a process and wait until it is ready. Raises MeshError when it is not going to be; then it is gone."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
 from mesh import tracing
 
@@ -83,3 +85,21 @@ def test_spans_reach_an_otlp_receiver() -> None:
 
 def test_no_context_gives_no_header() -> None:
     assert tracing.inject() == {}
+
+
+def span(name: str) -> ReadableSpan:
+    return ReadableSpan(name, context=SpanContext(1, 2, is_remote=False), start_time=1, end_time=2)
+
+
+def test_full_file_is_put_aside_and_other_processes_follow(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    first, second = (tracing.FileSpanExporter(path, max_bytes=10) for _ in range(2))
+
+    for exporter, name in ((first, "a"), (first, "b"), (second, "c"), (second, "d")):
+        exporter.export([span(name)])
+
+    # "b" put the full file with "a" aside; "c" followed to the new file; "d" put that one aside.
+    assert [json.loads(line)["name"] for line in (tmp_path / "trace.jsonl.1").read_text().splitlines()] == ["b", "c"]
+    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["d"]
+    first.shutdown()
+    second.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from mesh.errors import NotFound
 from mesh.interceptors import server_chain
+from mesh.interceptors.server import ServerInterceptor
 from mesh.metrics import RpcMetrics
 from mesh.testing import eventually
 
@@ -117,3 +119,31 @@ async def test_client_that_leaves_while_a_write_waits_for_it_has_cancelled(
 
     await eventually(lambda: num_handled("CANCELLED") == 1)
     assert num_handled("INTERNAL") == 0
+
+
+async def test_client_that_does_not_read_loses_its_place(registry: CollectorRegistry) -> None:
+    ended = asyncio.Event()
+
+    async def flood(request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            ended.set()
+
+    server = grpc.aio.server(interceptors=[ServerInterceptor(RpcMetrics(registry), write_timeout_s=0.2)])
+    handlers = {"Flood": grpc.unary_stream_rpc_method_handler(flood)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_stream("/t.T/Flood")(b"x")
+        await call.read()
+        await asyncio.wait_for(ended.wait(), 10)
+        await eventually(lambda: registry.get_sample_value("meshserve_rpc_in_flight") == 0, 10)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            while True:
+                await asyncio.wait_for(call.read(), 10)
+    await server.stop(None)
+
+    assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
