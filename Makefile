@@ -45,8 +45,11 @@ clean: ## Remove the environment, caches and the state of a local mesh.
 	rm -rf $(VENV) .meshserve build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Debian's Python comes without what `venv` needs, unless python3-venv is installed: then pip fetches virtualenv.
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && \
+		$(PYTHON) -m pip install --quiet --target build/virtualenv virtualenv && \
+		PYTHONPATH=build/virtualenv $(PYTHON) -m virtualenv --quiet $(VENV); }
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[all]'
