@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mesh.errors import InvalidInput
 from mesh.v1 import language_model_pb2 as lm
+from predictor.llm.guide import GuideKind, GuideSpec
 from predictor.llm.outputs import GenerationOutput, ScoreOutput
 from predictor.llm.sequence import FinishReason, GenerationRequest, ScoreRequest
 from predictor.llm.step import TokenLogprobs
@@ -27,10 +29,29 @@ def options_of(sampling: lm.SamplingParameters) -> GenerationOptions:
     given: dict[str, Any] = {  # Any: each field has its own type
         field.name: tuple(value) if field.is_repeated else value for field, value in sampling.ListFields()
     }
+    if "logit_bias" in given:
+        given["logit_bias"] = tuple(sorted(sampling.logit_bias.items()))
+    if "guide" in given:
+        given["guide"] = _guide_spec(sampling.guide)
     return GenerationOptions(**given)
 
 
-def start_message(model: LoadedModel, request: GenerationRequest, replica: str) -> lm.GenerationStart:
+def _guide_spec(guide: lm.Guide) -> GuideSpec | None:
+    match guide.WhichOneof("kind"):
+        case None:
+            raise InvalidInput("guide is empty; it takes one of its kinds", field="guide")
+        case "json_object":
+            return GuideSpec(GuideKind.JSON_OBJECT) if guide.json_object else None
+        case "choices":
+            return GuideSpec(GuideKind.CHOICES, choices=tuple(guide.choices.texts))
+        case kind:
+            return GuideSpec(GuideKind(kind), getattr(guide, kind))
+
+
+def start_message(
+    model: LoadedModel, request: GenerationRequest, replica: str, prompt_text: str | None
+) -> lm.GenerationStart:
+    """prompt_text: the prompt to echo; None when nobody asked for it."""
     return lm.GenerationStart(
         model_name=model.spec.name,
         model_version=model.spec.version,
@@ -38,21 +59,23 @@ def start_message(model: LoadedModel, request: GenerationRequest, replica: str) 
         seed=request.sampling.seed,
         prompt_tokens=len(request.prompt_token_ids),
         replica=replica,
+        prompt_text=prompt_text or "",
+        prompt_token_ids=() if prompt_text is None else request.prompt_token_ids,
     )
 
 
 def output_message(
     output: GenerationOutput, start: lm.GenerationStart | None, token_bytes: TokenBytes
 ) -> lm.GenerateResponse:
-    """`start` goes with the first output; reason, usage and timings with the last."""
+    """`start` goes with the first output; reason, usage and timings with the last about its index."""
     response = lm.GenerateResponse(
         start=start,
         text=output.text,
         token_ids=output.token_ids,
-        logprobs=[
-            _position(token_id, logprobs, token_bytes)
-            for token_id, logprobs in zip(output.token_ids, output.logprobs, strict=False)
-        ],
+        logprobs=[_position(logprobs, token_bytes) for logprobs in output.logprobs],
+        index=output.index,
+        prompt_logprobs=[_position(logprobs, token_bytes) for logprobs in output.prompt_logprobs],
+        matched_stop=output.matched_stop or "",
     )
     if output.finish_reason is not None:
         response.finish_reason = _FINISH_REASONS[output.finish_reason]
@@ -98,9 +121,9 @@ def description_message(model: LoadedModel, description: LanguageModelDescriptio
     )
 
 
-def _position(token_id: int, logprobs: TokenLogprobs, token_bytes: TokenBytes) -> lm.PositionLogprobs:
+def _position(logprobs: TokenLogprobs, token_bytes: TokenBytes) -> lm.PositionLogprobs:
     return lm.PositionLogprobs(
-        chosen=_token(token_id, logprobs.logprob, token_bytes),
+        chosen=_token(logprobs.token_id, logprobs.logprob, token_bytes),
         top=[_token(other, logprob, token_bytes) for other, logprob in logprobs.top],
     )
 

@@ -43,14 +43,15 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
         self, request: lm.GenerateRequest, context: Context
     ) -> AsyncGenerator[lm.GenerateResponse, None]:
         with self._hold(request) as (model, runtime):
-            generation = runtime.make_request(
+            generation = await runtime.make_request(
                 await _prompt(runtime, request.WhichOneof("prompt"), request, "prompt"),
                 messages.options_of(request.sampling),
                 continue_from=tuple(request.continue_from),
                 priority=request.priority,
                 cache_salt=request.cache_salt,
             )
-            start: lm.GenerationStart | None = messages.start_message(model, generation, self._address())
+            prompt_text = runtime.decode(generation.prompt_token_ids) if request.echo else None
+            start: lm.GenerationStart | None = messages.start_message(model, generation, self._address(), prompt_text)
             async with aclosing(runtime.generate(generation)) as outputs:
                 async for output in outputs:
                     yield messages.output_message(output, start, runtime.token_bytes)

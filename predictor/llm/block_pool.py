@@ -10,19 +10,39 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 _DIGEST_BYTES = 32
 
 
-def extend_block_hashes(hashes: list[bytes], token_ids: Sequence[int], block_size: int, salt: str) -> None:
+@dataclass(frozen=True, slots=True)
+class CacheIdentity:
+    """What two requests must have in common, besides tokens, to share blocks.
+
+    adapter: name of what changes the weights; empty for the model as it is.
+    salt: of a tenant who shares with nobody else; empty for everybody.
+    """
+
+    adapter: str = ""
+    salt: str = ""
+
+    def encode(self) -> bytes:
+        """Different identities have different bytes: the length of the first part stands before it."""
+        adapter, salt = (text.encode("utf-8", "surrogatepass") for text in (self.adapter, self.salt))
+        return len(adapter).to_bytes(8, "little") + adapter + salt
+
+
+def extend_block_hashes(
+    hashes: list[bytes], token_ids: Sequence[int], block_size: int, identity: CacheIdentity
+) -> None:
     """Append to `hashes` the chained hash of every full block of `token_ids` that it lacks. O(new blocks).
 
-    The salt starts the chain: equal tokens under different salts (tenant, adapter) never share a block. The hash is
-    a cryptographic one, since whoever could forge a collision could read another request's cache.
+    The identity starts the chain: equal tokens under different identities never share a block. The hash is a
+    cryptographic one, since whoever could forge a collision could read another request's cache.
     """
     for index in range(len(hashes), len(token_ids) // block_size):
-        parent = hashes[-1] if hashes else salt.encode("utf-8", "surrogatepass")
+        parent = hashes[-1] if hashes else identity.encode()
         digest = blake2b(parent, digest_size=_DIGEST_BYTES, person=b"block" if hashes else b"salt")
         digest.update(array("q", token_ids[index * block_size : (index + 1) * block_size]).tobytes())
         hashes.append(digest.digest())
@@ -106,11 +126,25 @@ class BlockPool:
                     self._evictable[block_id] = None
 
     def register(self, block_id: int, block_hash: bytes) -> None:
-        """Make the content of a held, fully computed block findable. Of equal blocks the first stays the one found."""
+        """Make a held block findable whose content is computed, or will be before anyone who finds it reads it.
+
+        Of equal blocks the first stays the one found.
+        """
         assert self._ref_counts[block_id] > 0, f"block {block_id} is registered by nobody who holds it"
         if self.enable_prefix_caching and self._hash_of[block_id] is None and block_hash not in self._block_of:
             self._hash_of[block_id] = block_hash
             self._block_of[block_hash] = block_id
+
+    def unregister(self, block_id: int) -> None:
+        """Have nobody find a block any more, held or not. Does nothing when nobody would."""
+        block_hash = self._hash_of[block_id]
+        if block_hash is None:
+            return
+        self._hash_of[block_id] = None
+        del self._block_of[block_hash]
+        if self._ref_counts[block_id] == 0:
+            del self._evictable[block_id]
+            self._blank.append(block_id)
 
     def _take(self) -> int:
         block_id = self._blank.pop() if self._blank else self._evict()

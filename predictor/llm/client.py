@@ -104,7 +104,7 @@ class EngineClient:
         return await asyncio.to_thread(self.tokenizer.encode, text, add_special=add_special)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationOutput, None]:
-        """Outputs as they come; the last has a finish_reason.
+        """Outputs as they come; the last about each index has a finish_reason.
 
         A reader that is slower than the engine gets several tokens at a time. Closing the generator, or cancelling
         the task that iterates, stops the request and frees its blocks: use `contextlib.aclosing`.
@@ -112,24 +112,24 @@ class EngineClient:
         Raises InvalidInput, PromptTooLong, Overloaded or ModelNotReady before the first output; Unavailable when the
         engine dies, after all outputs that came before; Internal when its step fails.
         """
-        with self._submitted(request) as stream:
-            while True:
+        num_unfinished = request.n
+        with self._submitted(request, request.n) as stream:
+            while num_unfinished:
                 output = await stream.get()
                 assert isinstance(output, GenerationOutput)
+                num_unfinished -= output.finish_reason is not None
                 yield replace(output, request_id=request.request_id)
-                if output.finish_reason is not None:
-                    return
 
     async def score(self, request: ScoreRequest) -> ScoreOutput:
         """Log-probabilities of the request's targets. Raises as `generate` does; cancelling stops the request."""
         async with self._score_slots:
-            with self._submitted(request) as stream:
+            with self._submitted(request, 1) as stream:
                 output = await stream.get()
         assert isinstance(output, ScoreOutput)
         return replace(output, request_id=request.request_id)
 
     @contextmanager
-    def _submitted(self, request: Request) -> Iterator[OutputStream]:
+    def _submitted(self, request: Request, num_outputs: int) -> Iterator[OutputStream]:
         if self.state is not EngineState.READY:
             raise ModelNotReady(f"the engine is {self.state.value}")
         self.info.limits.check(request)
@@ -140,7 +140,7 @@ class EngineClient:
             )
         # A caller may repeat an id (a retry, a hedge); an abort must never meet another request than its own.
         key = f"{request.request_id}#{next(self._request_numbers)}"
-        stream = self._streams[key] = OutputStream(key)
+        stream = self._streams[key] = OutputStream(num_outputs)
         self._supervisor.send(Add(replace(request, request_id=key), self._now()))
         try:
             yield stream

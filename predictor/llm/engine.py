@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 
-from mesh.errors import Conflict, Internal
+from mesh.errors import Conflict, Internal, MeshError
 from predictor.llm.backend import Backend
+from predictor.llm.guide import GuideMaker
 from predictor.llm.limits import EngineLimits
-from predictor.llm.output_processor import OutputProcessor, Vocabulary
+from predictor.llm.output_processor import NoGuides, OutputProcessor, Vocabulary
 from predictor.llm.outputs import EngineOutput, EngineStats, FailedOutput, GenerationOutput, ScoreOutput
 from predictor.llm.scheduler import Scheduler
-from predictor.llm.sequence import FinishReason, Request, Sequence
+from predictor.llm.sequence import FinishReason, GenerationRequest, Request, Sequence, SequenceStatus
 from predictor.llm.step import ChunkResult, StepPlan
 
 
 class Engine:
     """Not thread-safe: one thread calls everything.
 
-    The KV cache of `backend` must have been allocated with the blocks of the scheduler's pool. `now` gives seconds on
-    the clock that `arrived_at` is measured on.
+    The KV cache of `backend` must have been allocated with the blocks of the scheduler's pool. `guides` makes those
+    that requests ask for. `now` gives seconds on the clock that `arrived_at` is measured on.
     """
 
     def __init__(
@@ -35,15 +36,17 @@ class Engine:
         scheduler: Scheduler,
         vocabulary: Vocabulary,
         limits: EngineLimits,
+        guides: GuideMaker | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.scheduler = scheduler
         self.limits = limits
         self._backend = backend
-        self._outputs = OutputProcessor(vocabulary)
+        self._eos_ids = vocabulary.eos_ids
+        self._outputs = OutputProcessor(vocabulary, NoGuides() if guides is None else guides)
         self._now = now
         self._sequence_ids = count()
-        self._sequences: dict[str, Sequence] = {}
+        self._sequences: dict[str, list[Sequence]] = {}  # those that run, by request
         self._plan = StepPlan(-1, ())
         self._num_prompt_tokens = 0
         self._num_generation_tokens = 0
@@ -63,21 +66,25 @@ class Engine:
         self.limits.check(request)
         if request.request_id in self._sequences:
             raise Conflict(f"a request with id {request.request_id!r} is running", field="request_id")
-        sequence = Sequence(next(self._sequence_ids), request, self._now() if arrived_at is None else arrived_at)
-        self.scheduler.add(sequence)
-        complete = self._outputs.start(sequence)
-        if complete is not None:
-            self.scheduler.release(sequence)
-            return complete
-        self._sequences[request.request_id] = sequence
+        sequences = self._fork(request, self._now() if arrived_at is None else arrived_at)
+        self.scheduler.add(sequences)
+        try:
+            complete = [output for sequence in sequences if (output := self._outputs.start(sequence)) is not None]
+        except MeshError:
+            self._forget(sequences)
+            raise
+        if complete:
+            self._forget(sequences)
+            return complete[0]
+        self._sequences[request.request_id] = sequences
         return None
 
     def abort(self, request_id: str) -> bool:
-        """Stop a request and free its blocks; nothing more is reported for it. False when it is not known."""
-        sequence = self._sequences.get(request_id)
-        if sequence is not None:
+        """Stop all outputs of a request and free their blocks; nothing more is reported. False when it is not known."""
+        sequences = list(self._sequences.get(request_id, []))
+        for sequence in sequences:
             self._release(sequence, FinishReason.ABORT)
-        return sequence is not None
+        return bool(sequences)
 
     def step(self) -> list[EngineOutput]:
         """Advance every sequence that fits into one step, and report what came of it."""
@@ -91,10 +98,16 @@ class Engine:
     def fail_step(self) -> list[EngineOutput]:
         """After `step` raised: drop every request of that step. What it wrote to the cache is never found again."""
         failed_ids = {chunk.sequence_id for chunk in self._plan.chunks}
-        failed = [sequence for sequence in self._sequences.values() if sequence.sequence_id in failed_ids]
-        for sequence in failed:
-            self._release(sequence, FinishReason.ERROR)
-        return [_failure(sequence) for sequence in failed]
+        failed = [
+            request_id
+            for request_id, sequences in self._sequences.items()
+            if any(sequence.sequence_id in failed_ids for sequence in sequences)
+        ]
+        self.scheduler.forget(self._plan)
+        return [
+            self._fail(request_id, Internal(f"the step that computed request {request_id} failed"))
+            for request_id in failed
+        ]
 
     def stats(self) -> EngineStats:
         scheduler, pool = self.scheduler, self.scheduler.pool
@@ -116,9 +129,14 @@ class Engine:
         )
 
     def _report(self, sequence: Sequence, result: ChunkResult) -> EngineOutput | None:
+        if sequence.status is SequenceStatus.FINISHED:
+            return None  # another output of its request failed in this step
         if sequence.first_result_at is None:
             self._num_prompt_tokens += sequence.num_prompt_tokens
-        output = self._outputs.advance(sequence, result, self._now())
+        try:
+            output = self._outputs.advance(sequence, result, self._now())
+        except MeshError as error:
+            return self._fail(sequence.request.request_id, error)
         if isinstance(output, GenerationOutput):
             self._num_generation_tokens += len(output.token_ids)
             if output.finish_reason is not None:
@@ -127,13 +145,31 @@ class Engine:
             self._release(sequence, FinishReason.STOP)
         return output
 
+    def _fork(self, request: Request, arrived_at: float) -> list[Sequence]:
+        """One sequence for each output. They share the blocks of the prompt, as any two equal prompts do."""
+        if not isinstance(request, GenerationRequest):
+            return [Sequence(next(self._sequence_ids), request, arrived_at)]
+        end_ids = {*request.stop_token_ids, *(() if request.ignore_eos else self._eos_ids)}
+        return [
+            Sequence(next(self._sequence_ids), request, arrived_at, index=index, end_ids=end_ids)
+            for index in range(request.sample_index, request.sample_index + request.n)
+        ]
+
+    def _fail(self, request_id: str, error: MeshError) -> FailedOutput:
+        """End a request, all of its outputs, with an error."""
+        for sequence in list(self._sequences[request_id]):
+            self._release(sequence, FinishReason.ERROR)
+        return FailedOutput(request_id, error)
+
     def _release(self, sequence: Sequence, reason: FinishReason) -> None:
-        self.scheduler.release(sequence)
-        self._outputs.forget(sequence)
-        del self._sequences[sequence.request.request_id]
+        self._forget([sequence])
+        request_id = sequence.request.request_id
+        self._sequences[request_id].remove(sequence)
+        if not self._sequences[request_id]:
+            del self._sequences[request_id]
         self._finished[reason] += 1
 
-
-def _failure(sequence: Sequence) -> FailedOutput:
-    request_id = sequence.request.request_id
-    return FailedOutput(request_id, Internal(f"the step that computed request {request_id} failed"))
+    def _forget(self, sequences: Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            self.scheduler.release(sequence)
+            self._outputs.forget(sequence)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from predictor.llm.backend import Backend
+from predictor.llm.guide import GuideMaker
 from predictor.llm.kv_memory import free_memory_bytes
 from predictor.llm.output_processor import Vocabulary
 from predictor.llm.settings import EngineSettings
@@ -36,12 +37,16 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
-    """free_bytes: memory that the KV cache may have a share of, where the backend allocates it."""
+    """free_bytes: memory that the KV cache may have a share of, where the backend allocates it.
+
+    guides: makes guides for the vocabulary; None when outputs cannot be guided.
+    """
 
     backend: Backend
     vocabulary: Vocabulary
     facts: ModelFacts
     free_bytes: Callable[[], int] = free_memory_bytes
+    guides: GuideMaker | None = None
 
 
 class ModelFactory(Protocol):

@@ -1,6 +1,6 @@
 """Outputs of one request on their way to its reader, who may be slower than the engine.
 
-What the reader has not taken yet is joined into one output, so there is nothing to bound: the tokens of a request are
+What the reader has not taken yet is joined, output by output, so there is nothing to bound: the tokens of a request are
 the limit, and a slow reader gets fewer and larger pieces.
 """
 
@@ -15,32 +15,39 @@ from predictor.llm.outputs import GenerationOutput, ScoreOutput
 class OutputStream:
     """One writer and one reader, both on the same event loop."""
 
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        self.is_finished = False  # the engine has nothing more to say
-        self._pending: GenerationOutput | ScoreOutput | None = None
+    def __init__(self, num_outputs: int = 1) -> None:
+        self._num_unfinished = num_outputs
+        self._pending: dict[int, GenerationOutput | ScoreOutput] = {}  # by index, longest unread first
         self._error: MeshError | None = None
         self._changed = asyncio.Event()
 
+    @property
+    def is_finished(self) -> bool:
+        """True when the engine has nothing more to say."""
+        return self._num_unfinished == 0
+
     def put(self, output: GenerationOutput | ScoreOutput) -> None:
-        if isinstance(self._pending, GenerationOutput) and isinstance(output, GenerationOutput):
-            output = self._pending.followed_by(output)
-        self._pending = output
-        self.is_finished = isinstance(output, ScoreOutput) or output.finish_reason is not None
+        if isinstance(output, ScoreOutput):
+            self._pending[0] = output
+            self._num_unfinished = 0
+        else:
+            before = self._pending.get(output.index)
+            joined = before.followed_by(output) if isinstance(before, GenerationOutput) else output
+            self._pending[output.index] = joined
+            self._num_unfinished -= output.finish_reason is not None
         self._changed.set()
 
     def fail(self, error: MeshError) -> None:
         """Have the reader get `error` after what is pending."""
         self._error = error
-        self.is_finished = True
+        self._num_unfinished = 0
         self._changed.set()
 
     async def get(self) -> GenerationOutput | ScoreOutput:
-        """All that is new. Waits until there is something; raises the error that ended the request."""
+        """All that is new about one output. Waits until there is something; raises the error that ended the request."""
         while True:
-            pending, self._pending = self._pending, None
-            if pending is not None:
-                return pending
+            if self._pending:
+                return self._pending.pop(next(iter(self._pending)))
             if self._error is not None:
                 raise self._error
             self._changed.clear()

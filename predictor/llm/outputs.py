@@ -33,31 +33,36 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class GenerationOutput:
-    """What is new since the last output of the same request.
+    """What is new about one output of a request since the last time.
 
     token_ids: new tokens, end-of-text included.
     text: new text, whole characters only; may lag behind the tokens while a character or a stop string is undecided.
+    index: which of the request's outputs this is about.
     logprobs: one entry per new token when they were asked for, else empty.
-    finish_reason, timings: set in the last output only.
-    matched_stop: the stop string that ended the text, in the last output.
+    prompt_logprobs: the next ones of the prompt's tokens when they were asked for, from the second token on.
+    finish_reason, timings: set in the last one about this index only.
+    matched_stop: the stop string that ended the text, in the last one.
     """
 
     request_id: str
     token_ids: tuple[int, ...]
     text: str
     usage: Usage
+    index: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     matched_stop: str | None = None
     timings: Timings | None = None
 
     def followed_by(self, later: GenerationOutput) -> GenerationOutput:
-        """Both outputs as one."""
+        """Both as one; they are about the same index."""
         return replace(
             later,
             token_ids=self.token_ids + later.token_ids,
             text=self.text + later.text,
             logprobs=self.logprobs + later.logprobs,
+            prompt_logprobs=self.prompt_logprobs + later.prompt_logprobs,
         )
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from predictor.llm.step import SamplingParams, TokenLogprobs
+from predictor.llm.logit_adjustments import adjust
+from predictor.llm.step import Draw, SamplingParams, TokenLogprobs
 
 # Letters: R rows (one per sequence), V vocabulary.
 
@@ -21,43 +22,47 @@ from predictor.llm.step import SamplingParams, TokenLogprobs
 _FIRST_CANDIDATES = 256
 
 
-def sample(logits: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
+def sample(logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]) -> list[int]:
     """One token id per row of logits (float32 [R, V]); `positions` are those that the new tokens will have.
 
-    Order of truncation, as in `transformers`: temperature, top-k, top-p, min-p. Tokens as likely as the last one kept
-    are kept as well, so that the outcome does not hang on how ties are sorted.
+    Bias, penalties, bans and guides come first; then, as in `transformers`, temperature, top-k, top-p, min-p. Tokens as
+    likely as the last one kept are kept as well, so that the outcome does not hang on how ties are sorted.
     """
     token_ids: list[int] = logits.argmax(dim=-1).tolist()
-    for row, (row_params, position) in enumerate(zip(params, positions, strict=True)):
-        if row_params.temperature > 0:
-            # Row by row: one row's temporaries stay in the cache, and a row cannot feel its neighbours.
-            token_ids[row] = _draw(logits[row], row_params, position)
+    # Row by row: one row's temporaries stay in the cache, and a row cannot feel its neighbours.
+    for row, (draw, position) in enumerate(zip(draws, positions, strict=True)):
+        adjusted = adjust(logits[row], draw)
+        if draw.params.temperature > 0:
+            token_ids[row] = _draw(adjusted, draw.params, position)
+        elif not _is_plain(draw):
+            token_ids[row] = int(adjusted.argmax())
     return token_ids
 
 
-def logprobs(logits: Tensor, token_ids: Sequence[int], params: Sequence[SamplingParams]) -> list[TokenLogprobs | None]:
-    """Log-probabilities of the chosen tokens and of the likeliest, from the raw logits (float32 [R, V])."""
-    wanted = [row for row, p in enumerate(params) if p.num_logprobs >= 0]
-    results: list[TokenLogprobs | None] = [None] * len(params)
+def logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[int]) -> list[TokenLogprobs | None]:
+    """Log-probabilities of one token per row and of the row's likeliest, from the raw logits (float32 [R, V]).
+
+    num_top: how many of the likeliest each row wants; -1 for a row that wants nothing at all.
+    """
+    results: list[TokenLogprobs | None] = [None] * len(token_ids)
+    wanted = [row for row, count in enumerate(num_top) if count >= 0]
     if not wanted:
         return results
-    distribution = logits[wanted].log_softmax(dim=-1)
-    num_top = max(params[row].num_logprobs for row in wanted)
-    top = distribution.topk(min(num_top, logits.shape[1]), dim=-1)
+    rows = logits if len(wanted) == len(token_ids) else logits[wanted]
+    normalizers = rows.logsumexp(dim=-1)
+    targets = torch.tensor([token_ids[row] for row in wanted], device=logits.device)
+    chosen = (rows.gather(1, targets.unsqueeze(1)).squeeze(1) - normalizers).tolist()
+    top = rows.topk(min(max(num_top), logits.shape[1]), dim=-1)
+    top_ids, top_logprobs = top.indices.tolist(), (top.values - normalizers.unsqueeze(1)).tolist()
     for i, row in enumerate(wanted):
-        alternatives = zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
-        results[row] = TokenLogprobs(
-            logprob=float(distribution[i, token_ids[row]]),
-            top=tuple(alternatives)[: params[row].num_logprobs],
-        )
+        likeliest = zip(top_ids[i][: num_top[row]], top_logprobs[i][: num_top[row]], strict=True)
+        results[row] = TokenLogprobs(token_ids[row], chosen[i], tuple(likeliest))
     return results
 
 
-def score(logits: Tensor, token_ids: Sequence[int]) -> list[float]:
-    """Log-probability of one given token per row of logits (float32 [R, V])."""
-    targets = torch.tensor(token_ids, device=logits.device).unsqueeze(1)
-    scores: list[float] = (logits.gather(1, targets).squeeze(1) - logits.logsumexp(dim=-1)).tolist()
-    return scores
+def _is_plain(draw: Draw) -> bool:
+    """Whether the logits are as the model gave them."""
+    return draw.allowed is None and not (draw.banned or draw.params.logit_bias or draw.params.has_penalties)
 
 
 def _draw(logits: Tensor, params: SamplingParams, position: int) -> int:

@@ -11,7 +11,7 @@ from bisect import insort
 from collections.abc import Sequence as Seq
 
 from mesh.errors import Overloaded
-from predictor.llm.block_pool import BlockPool, extend_block_hashes
+from predictor.llm.block_pool import BlockPool, CacheIdentity, extend_block_hashes
 from predictor.llm.sequence import Sequence, SequenceStatus
 from predictor.llm.settings import EngineSettings
 from predictor.llm.step import Chunk, ChunkResult, StepPlan
@@ -48,21 +48,28 @@ class Scheduler:
     def num_waiting_tokens(self) -> int:
         return sum(sequence.num_uncomputed_tokens for sequence in self.waiting)
 
-    def add(self, sequence: Sequence) -> None:
-        """Let `sequence` wait for its first step. Raises Overloaded when too many requests or tokens wait already."""
-        if len(self._sequences) >= self._settings.max_num_requests:
+    def add(self, sequences: Seq[Sequence]) -> None:
+        """Let the outputs of one request wait for their first step.
+
+        Raises Overloaded, and takes none of them, when too many sequences or tokens wait already.
+        """
+        if len(self._sequences) + len(sequences) > self._settings.max_num_requests:
             raise Overloaded(
-                f"{len(self._sequences)} requests are in the engine; "
+                f"{len(self._sequences)} sequences are in the engine and this request adds {len(sequences)}; "
                 f"at most {self._settings.max_num_seqs} run and {self._settings.max_num_waiting} wait"
             )
-        num_tokens, token_limit = self.num_waiting_tokens, self._settings.max_num_waiting_tokens
-        if self.waiting and num_tokens + sequence.num_uncomputed_tokens > token_limit:
+        num_waiting, token_limit = self.num_waiting_tokens, self._settings.max_num_waiting_tokens
+        num_added = sum(sequence.num_uncomputed_tokens for sequence in sequences)
+        if self.waiting and num_waiting + num_added > token_limit:
             raise Overloaded(
-                f"{num_tokens} tokens are waiting and this request adds {sequence.num_uncomputed_tokens}; "
-                f"at most {token_limit} may wait"
+                f"{num_waiting} tokens are waiting and this request adds {num_added}; at most {token_limit} may wait"
             )
-        self._sequences[sequence.sequence_id] = sequence
-        insort(self.waiting, sequence, key=_rank)
+        for sequence in sequences:
+            # Who waits rises: a priority is worth a head start, so the order of two sequences never changes with time.
+            head_start_s = sequence.request.priority * self._settings.priority_head_start_s
+            sequence.rank = (sequence.arrived_at - head_start_s, sequence.sequence_id)
+            self._sequences[sequence.sequence_id] = sequence
+            insort(self.waiting, sequence, key=_rank)
 
     def release(self, sequence: Sequence) -> None:
         """Forget `sequence` and free its blocks. The only way out, for whatever reason; a second call does nothing."""
@@ -73,8 +80,10 @@ class Scheduler:
     def schedule(self, now: float = 0.0) -> StepPlan:
         """Plan one step: a token for every running sequence, then prompts, until the budget is spent.
 
-        Blocks for the planned tokens are held from here on. Each plan must be given to `update` before the next.
-        `now` is noted as the time at which a sequence leaves the queue.
+        Blocks for the planned tokens are held from here on, and those that the step fills can be found: a step writes
+        all its keys and values before it reads any, so a prompt shares the blocks of another one in the same step.
+        Each plan must be given to `update`, or to `forget` when it failed, before the next. `now` is noted as the time
+        at which a sequence leaves the queue.
         """
         budget = self._settings.max_num_batched_tokens
         num_preemptions = self.num_preemptions
@@ -101,24 +110,32 @@ class Scheduler:
             if sequence is None:
                 continue
             sequence.num_computed_tokens = chunk.context_len
-            self._register_blocks(sequence, chunk.start_position)
-            sequence.scores.extend(result.score)
+            sequence.num_scored += len(result.scores)
             if result.token_id is not None:
                 sequence.token_ids.append(result.token_id)
-            if result.token_id is not None or result.score:
+            if result.token_id is not None or result.scores:
                 advanced.append((sequence, result))
         return advanced
+
+    def forget(self, plan: StepPlan) -> None:
+        """After a step failed: nothing that it was to write may be found. Its sequences are the caller's to release."""
+        for chunk in plan.chunks:
+            first, last = (n // self.pool.block_size for n in (chunk.start_position, chunk.context_len))
+            for block_id in chunk.block_table[first:last]:
+                self.pool.unregister(block_id)
 
     def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
         start = sequence.num_computed_tokens
         end = min(len(sequence.token_ids), start + budget)
+        self._register_blocks(sequence, start, end)
         return Chunk(
             sequence_id=sequence.sequence_id,
             token_ids=tuple(sequence.token_ids[start:end]),
             start_position=start,
             block_table=tuple(sequence.block_table[: self.pool.num_blocks_for(end)]),
-            sample=sequence.sampling if end == len(sequence.token_ids) else None,
+            draw=sequence.draw() if end == len(sequence.token_ids) else None,
             score_targets=sequence.score_targets(start, end),
+            num_score_logprobs=sequence.num_score_logprobs,
         )
 
     def _hold_blocks(self, sequence: Sequence) -> bool:
@@ -198,25 +215,26 @@ class Scheduler:
         self.num_prefix_queries += sequence.num_prompt_tokens
         self.num_prefix_hits += sequence.num_cached_tokens
 
-    def _register_blocks(self, sequence: Sequence, num_computed_before: int) -> None:
-        """Make the blocks findable that this step filled."""
+    def _register_blocks(self, sequence: Sequence, start: int, end: int) -> None:
+        """Make the blocks findable that become full when positions start … end-1 are computed."""
         if not self.pool.enable_prefix_caching:
             return
-        self._extend_hashes(sequence, sequence.num_computed_tokens)
-        first, last = (n // self.pool.block_size for n in (num_computed_before, sequence.num_computed_tokens))
-        for index in range(first, last):
+        self._extend_hashes(sequence, end)
+        for index in range(start // self.pool.block_size, end // self.pool.block_size):
             self.pool.register(sequence.block_table[index], sequence.block_hashes[index])
 
     def _extend_hashes(self, sequence: Sequence, num_tokens: int) -> None:
-        tokens, salt = sequence.token_ids, sequence.request.cache_salt
+        request = sequence.request
         if len(sequence.block_hashes) < num_tokens // self.pool.block_size:
-            extend_block_hashes(sequence.block_hashes, tokens[:num_tokens], self.pool.block_size, salt)
+            identity = CacheIdentity(request.adapter, request.cache_salt)
+            tokens = sequence.token_ids[:num_tokens]
+            extend_block_hashes(sequence.block_hashes, tokens, self.pool.block_size, identity)
 
 
-def _rank(sequence: Sequence) -> tuple[int, int]:
+def _rank(sequence: Sequence) -> tuple[float, int]:
     return sequence.rank
 
 
-def _decodes_first(sequence: Sequence) -> tuple[bool, tuple[int, int]]:
+def _decodes_first(sequence: Sequence) -> tuple[bool, tuple[float, int]]:
     """Sort key: sequences that need one token come before one that still has prompt, so that no budget is too small."""
     return (sequence.num_uncomputed_tokens > 1, sequence.rank)

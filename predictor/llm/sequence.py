@@ -6,10 +6,12 @@ the scheduler. Nothing here knows text, blocks' memory, or torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from predictor.llm.step import SamplingParams
+from predictor.llm.guide import GuideSpec
+from predictor.llm.step import Draw, SamplingParams
 
 
 class FinishReason(Enum):
@@ -26,13 +28,20 @@ class GenerationRequest:
     """Continue a prompt.
 
     request_id: unique among the requests that an engine holds.
-    max_tokens: longest output, `continue_from` included.
+    max_tokens: longest output, `continue_from` included; 0 generates nothing and takes num_prompt_logprobs.
     stop: texts that end the output and are never part of it.
     stop_token_ids: tokens that end the output, beside the model's end-of-text tokens.
-    continue_from: output tokens that the caller already has, from this engine or another. Generation goes on after
-        them as if it had never been interrupted; only what is new is reported.
+    min_tokens: length before which no token may end the output.
+    bad_words: token sequences that never stand in the output.
+    guide: what the text of the output must look like.
+    n: outputs `sample_index` … `sample_index` + n - 1 are generated from one prompt. Output i draws its noise from
+        `output_seed(seed, i)`.
+    num_prompt_logprobs: how many of the likeliest tokens to report beside each prompt token but the first; -1 reports
+        no logprobs of the prompt.
+    continue_from: output tokens that the caller already has, from this engine or another; takes n 1. Generation goes on
+        after them as if it had never been interrupted; only what is new is reported.
     priority: higher runs first.
-    cache_salt: requests share cached prefixes only with requests of the same salt.
+    cache_salt, adapter: requests share cached prefixes only with requests of the same salt and adapter.
     """
 
     request_id: str
@@ -42,9 +51,16 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    min_tokens: int = 0
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    guide: GuideSpec | None = None
+    n: int = 1
+    sample_index: int = 0
+    num_prompt_logprobs: int = -1
     continue_from: tuple[int, ...] = ()
     priority: int = 0
     cache_salt: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,7 @@ class ScoreRequest:
     target_token_ids: tuple[int, ...]
     priority: int = 0
     cache_salt: str = ""
+    adapter: str = ""
 
 
 Request = GenerationRequest | ScoreRequest
@@ -68,44 +85,57 @@ class SequenceStatus(Enum):
 
 
 class Sequence:
-    """One request on its way through the engine.
+    """One output of a request, or one score, on its way through the engine.
 
+    index: which of the request's outputs.
+    rank: sort key, set by the scheduler: who comes first.
     token_ids: every token that is known and has to be run: prompt and output so far, or prefix and all targets but
         the last. A generation grows by one token each time it is computed to its end.
-    num_computed_tokens: how many of them, from the start, have keys and values in the cache.
+    targets: tokens whose log-probabilities are wanted: those of a score, or a prompt's but the first.
+    num_scored: how many of them are known.
+    num_computed_tokens: how many of token_ids, from the start, have keys and values in the cache.
+    allowed: bitmap of the tokens that a guide allows next (see `Guide.allowed`); None without a guide.
     block_table: KV blocks in order; empty unless running.
     block_hashes: chained hashes of the full blocks of token_ids, as far as they were needed; survive preemption.
     """
 
-    def __init__(self, sequence_id: int, request: Request, arrived_at: float) -> None:
+    def __init__(
+        self, sequence_id: int, request: Request, arrived_at: float, *, index: int = 0, end_ids: Collection[int] = ()
+    ) -> None:
+        """end_ids: tokens that end the output, which is not to happen before `min_tokens`."""
         self.sequence_id = sequence_id
         self.request = request
         self.arrived_at = arrived_at
+        self.index = index
+        self.rank = (arrived_at, sequence_id)
         self.scheduled_at: float | None = None
         self.first_result_at: float | None = None
         self.status = SequenceStatus.WAITING
         self.num_computed_tokens = 0
         self.num_cached_tokens = 0
         self.num_preemptions = 0
+        self.num_scored = 0
+        self.allowed: bytes | None = None
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
-        self.scores: list[float] = []
-        self.sampling: SamplingParams | None = None
         self.targets: tuple[int, ...] = ()
+        self.num_score_logprobs = 0
         if isinstance(request, GenerationRequest):
-            self.sampling = request.sampling
+            self._sampling = replace(request.sampling, seed=output_seed(request.sampling.seed, index))
+            self._end_ids = tuple(sorted(end_ids))
             self.token_ids = [*request.prompt_token_ids, *request.continue_from]
             self.num_prompt_tokens = len(request.prompt_token_ids)
+            self._first_scored_position = 0
+            # The outputs of a request share its prompt; the first one brings the log-probabilities.
+            if request.num_prompt_logprobs >= 0 and index == request.sample_index:
+                self.targets = request.prompt_token_ids[1:]
+                self.num_score_logprobs = request.num_prompt_logprobs
         else:
             self.targets = request.target_token_ids
             self.token_ids = [*request.prefix_token_ids, *request.target_token_ids[:-1]]
             self.num_prompt_tokens = len(request.prefix_token_ids)
+            self._first_scored_position = self.num_prompt_tokens - 1
         self._num_given_tokens = len(self.token_ids)
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Sort key: who comes first. Higher priority, then earlier arrival."""
-        return (-self.request.priority, self.sequence_id)
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -127,16 +157,61 @@ class Sequence:
         return self.request.max_tokens - self.num_output_tokens if isinstance(self.request, GenerationRequest) else 0
 
     @property
+    def is_scored(self) -> bool:
+        """True when no log-probability of a target is missing."""
+        return self.num_scored == len(self.targets)
+
+    @property
     def first_needed_position(self) -> int:
         """The first position whose result is still wanted: a prefix hit may cover what is before it, and no more."""
-        if self.sampling is not None:
-            return len(self.token_ids) - 1
-        return self.num_prompt_tokens - 1 + len(self.scores)
+        return len(self.token_ids) - 1 if self.is_scored else self._first_scored_position + self.num_scored
 
     def score_targets(self, start: int, end: int) -> tuple[int, ...]:
         """For each position in start … end-1 the token that follows it, or -1; empty when none is wanted."""
-        first = self.first_needed_position
-        if self.sampling is not None or end <= first:
+        first, origin = self.first_needed_position, self._first_scored_position
+        last = origin + len(self.targets) - 1
+        if self.is_scored or end <= first or start > last:
             return ()
-        offset = self.num_prompt_tokens - 1
-        return tuple(self.targets[i - offset] if i >= first else -1 for i in range(start, end))
+        return tuple(self.targets[i - origin] if first <= i <= last else -1 for i in range(start, end))
+
+    def draw(self) -> Draw | None:
+        """How to choose the token after the last known one; None when there is none to choose."""
+        request = self.request
+        if not isinstance(request, GenerationRequest) or not request.max_tokens:
+            return None
+        num_output = self.num_output_tokens
+        banned = self._end_ids if num_output < request.min_tokens else ()
+        if request.bad_words:
+            banned += tuple(word[-1] for word in request.bad_words if self._would_complete(word))
+        if not self._sampling.has_penalties:
+            return Draw(self._sampling, banned=banned, allowed=self.allowed)
+        return Draw(
+            self._sampling,
+            request.prompt_token_ids,
+            tuple(self.token_ids[self.num_prompt_tokens :]),
+            banned,
+            self.allowed,
+        )
+
+    def _would_complete(self, word: tuple[int, ...]) -> bool:
+        """Whether the output ends with all tokens of `word` but the last."""
+        num_before = len(word) - 1
+        if num_before > self.num_output_tokens:
+            return False
+        return tuple(self.token_ids[len(self.token_ids) - num_before :]) == word[:-1]
+
+
+_WORD = (1 << 64) - 1
+
+
+def output_seed(seed: int, index: int) -> int:
+    """Seed of output `index` of a request: the first has the request's own, the others lie far from it and each other.
+
+    SplitMix64 (Steele et al., 2014), `index` steps from `seed`.
+    """
+    if index == 0:
+        return seed
+    word = (seed + index * 0x9E3779B97F4A7C15) & _WORD
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+    word = (word ^ word >> 27) * 0x94D049BB133111EB & _WORD
+    return word ^ word >> 31

@@ -22,8 +22,9 @@ class EngineSettings:
     enable_prefix_caching: find the blocks of a prompt's beginning that another request left behind.
     max_num_seqs: sequences that run at the same time.
     max_num_batched_tokens: tokens that one step computes, over all sequences.
-    max_num_waiting: requests that wait before the next is refused with Overloaded.
+    max_num_waiting: sequences that wait before the next is refused with Overloaded.
     max_num_waiting_tokens: the same bound, in tokens of their prompts.
+    priority_head_start_s: seconds of waiting that outweigh one step of priority, so that nobody waits for ever.
     load_timeout_s: longest silence while the model loads.
     heartbeat_interval_s: how often the engine process is asked whether it lives.
     heartbeat_timeout_s: longest silence before the engine counts as hung; longer than the longest step.
@@ -42,6 +43,7 @@ class EngineSettings:
     max_num_batched_tokens: int = 512
     max_num_waiting: int = 256
     max_num_waiting_tokens: int = 131_072
+    priority_head_start_s: float = 30.0
     load_timeout_s: float = 300.0
     heartbeat_interval_s: float = 5.0
     heartbeat_timeout_s: float = 60.0
@@ -65,7 +67,7 @@ class EngineSettings:
 
     @property
     def max_num_requests(self) -> int:
-        """Requests that an engine holds before the next is refused."""
+        """Sequences that an engine holds before the next is refused."""
         return self.max_num_seqs + self.max_num_waiting
 
 
@@ -78,6 +80,7 @@ _LOWEST: dict[str, float] = {
     "max_num_batched_tokens": 1,
     "max_num_waiting": 1,
     "max_num_waiting_tokens": 1,
+    "priority_head_start_s": 0.0,
     "load_timeout_s": 0.001,
     "heartbeat_interval_s": 0.001,
     "heartbeat_timeout_s": 0.001,

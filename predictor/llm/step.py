@@ -21,6 +21,11 @@ class SamplingParams:
     seed: 64-bit; the noise for a token depends on (seed, position) alone, so a sequence that is preempted, moved or
         batched with others draws the same tokens.
     num_logprobs: how many of the likeliest tokens to report beside the chosen one; -1 reports no logprobs at all.
+    repetition_penalty: divides the logit, if positive, of each token that prompt or output has, else multiplies it
+        (Keskar et al., 2019, CTRL); 1 changes nothing.
+    frequency_penalty: times the count of a token in the output, subtracted from its logit.
+    presence_penalty: subtracted from the logit of each token that the output has.
+    logit_bias: (token id, what is added to its logit), by id.
     """
 
     temperature: float = 1.0
@@ -29,6 +34,33 @@ class SamplingParams:
     min_p: float = 0.0
     seed: int = 0
     num_logprobs: int = -1
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the choice depends on the tokens so far other than through the model."""
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The choice of one token: by which parameters, and from which tokens.
+
+    params: its seed is the output's own.
+    prompt_token_ids, output_token_ids: the tokens so far, when penalties need them; else empty.
+    banned: tokens that must not be chosen here.
+    allowed: bitmap of the tokens that a guide allows, bit i % 8 of byte i // 8 for token i; None allows all. When every
+        allowed token is banned, the guide wins.
+    """
+
+    params: SamplingParams
+    prompt_token_ids: tuple[int, ...] = ()
+    output_token_ids: tuple[int, ...] = ()
+    banned: tuple[int, ...] = ()
+    allowed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +69,19 @@ class Chunk:
 
     token_ids: the tokens to run, at positions start_position, start_position + 1, …
     block_table: ids of the KV blocks of the sequence, in order; covers start_position + len(token_ids) tokens.
-    sample: parameters for choosing the token after the last one of this chunk; None while the prompt is incomplete.
+    draw: how to choose the token after the last one of this chunk; None while the prompt is incomplete.
     score_targets: the tokens that follow each token of the chunk, one per token, when their log-probabilities are
         wanted (prompt scoring); empty otherwise. -1 marks a position that is not wanted.
+    num_score_logprobs: how many of the likeliest tokens to report beside each score target.
     """
 
     sequence_id: int
     token_ids: tuple[int, ...]
     start_position: int
     block_table: tuple[int, ...]
-    sample: SamplingParams | None = None
+    draw: Draw | None = None
     score_targets: tuple[int, ...] = ()
+    num_score_logprobs: int = 0
 
     @property
     def context_len(self) -> int:
@@ -69,8 +103,9 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Natural-log probability of one token, and the likeliest alternatives, best first."""
+    """Natural-log probability of one token, and the likeliest tokens with theirs, best first."""
 
+    token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
 
@@ -81,10 +116,10 @@ class ChunkResult:
 
     token_id: the chosen next token; None when the chunk did not ask for one.
     logprobs: of the chosen token, from the distribution before temperature and truncation; None unless asked for.
-    score: log-probabilities of the wanted score_targets, one per entry that is not -1.
+    scores: log-probabilities of the wanted score_targets, one per entry that is not -1.
     """
 
     sequence_id: int
     token_id: int | None
     logprobs: TokenLogprobs | None = None
-    score: tuple[float, ...] = ()
+    scores: tuple[TokenLogprobs, ...] = ()

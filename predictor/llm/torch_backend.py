@@ -15,7 +15,7 @@ from torch import Tensor
 from predictor.llm import sampler
 from predictor.llm.layers.attention import AttentionMetadata, KVCache, Span, plan_attention, span_order
 from predictor.llm.loader import LoadedModel
-from predictor.llm.step import Chunk, ChunkResult, SamplingParams, StepPlan, TokenLogprobs
+from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan, TokenLogprobs
 
 # Logits are computed for so many rows at once: memory stays bounded however long a scored prompt is, and oneDNN gives a
 # row the same bits in any batch up to this size.
@@ -49,9 +49,9 @@ class TorchBackend:
     def warm_up(self) -> None:
         """Runs a prompt, then decodes of one and of several sequences, in a small cache of their own."""
         cache = self._make_cache(4, _WARM_UP_BLOCK_SIZE)
-        sampling = SamplingParams(temperature=1.0, top_p=0.9, num_logprobs=1)
-        prompt = Chunk(0, (0,) * 32, 0, (0, 1, 2), sample=sampling, score_targets=(0,) * 32)
-        decodes = tuple(Chunk(i, (0,), 32, (0, 1, 2), sample=sampling) for i in range(4))
+        draw = Draw(SamplingParams(temperature=1.0, top_p=0.9, num_logprobs=1))
+        prompt = Chunk(0, (0,) * 32, 0, (0, 1, 2), draw=draw, score_targets=(0,) * 32)
+        decodes = tuple(Chunk(i, (0,), 32, (0, 1, 2), draw=draw) for i in range(4))
         for chunks in ((prompt,), decodes[:1], decodes, (*decodes, prompt)):
             self._execute(StepPlan(0, chunks), cache)
 
@@ -94,32 +94,34 @@ class TorchBackend:
     ) -> dict[int, tuple[int, TokenLogprobs | None]]:
         """The next token of each chunk that asks for one, by the chunk's place in the plan."""
         wanted = [
-            (i, batch.first_rows[i] + len(chunk.token_ids) - 1, chunk.sample, chunk.context_len)
+            (i, batch.first_rows[i] + len(chunk.token_ids) - 1, chunk.draw, chunk.context_len)
             for i, chunk in enumerate(chunks)
-            if chunk.sample is not None
+            if chunk.draw is not None
         ]
         results: dict[int, tuple[int, TokenLogprobs | None]] = {}
         for start in range(0, len(wanted), LOGIT_ROWS):
-            places, rows, params, positions = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
+            places, rows, draws, positions = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
             logits = self._logits(hidden, rows)
-            token_ids = sampler.sample(logits, params, positions)
-            logprobs = sampler.logprobs(logits, token_ids, params)
+            token_ids = sampler.sample(logits, draws, positions)
+            logprobs = sampler.logprobs(logits, token_ids, [draw.params.num_logprobs for draw in draws])
             results.update(zip(places, zip(token_ids, logprobs, strict=True), strict=True))
         return results
 
-    def _score(self, chunks: Sequence[Chunk], batch: FlatBatch, hidden: Tensor) -> dict[int, list[float]]:
+    def _score(self, chunks: Sequence[Chunk], batch: FlatBatch, hidden: Tensor) -> dict[int, list[TokenLogprobs]]:
         """Log-probabilities of the wanted targets of each chunk that has any, by the chunk's place in the plan."""
         wanted = [
-            (i, batch.first_rows[i] + offset, target)
+            (i, batch.first_rows[i] + offset, target, chunk.num_score_logprobs)
             for i, chunk in enumerate(chunks)
             for offset, target in enumerate(chunk.score_targets)
             if target != -1
         ]
-        results: dict[int, list[float]] = {}
+        results: dict[int, list[TokenLogprobs]] = {}
         for start in range(0, len(wanted), LOGIT_ROWS):
-            places, rows, targets = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
-            for place, value in zip(places, sampler.score(self._logits(hidden, rows), targets), strict=True):
-                results.setdefault(place, []).append(value)
+            places, rows, targets, num_top = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
+            scores = sampler.logprobs(self._logits(hidden, rows), targets, num_top)
+            for place, score in zip(places, scores, strict=True):
+                assert score is not None
+                results.setdefault(place, []).append(score)
         return results
 
     def _logits(self, hidden: Tensor, rows: Sequence[int]) -> Tensor:

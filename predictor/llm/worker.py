@@ -120,9 +120,11 @@ def build_engine(model: EngineModel, spec: EngineSpec) -> tuple[Engine, EngineIn
     block_bytes = backend.block_bytes(settings.block_size)
     num_blocks = plan_num_blocks(settings, block_bytes, max_context_tokens, model.free_bytes())
     backend.allocate(num_blocks, settings.block_size)
-    limits = EngineLimits(facts.vocab_size, min(max_context_tokens, num_blocks * settings.block_size))
+    limits = EngineLimits(
+        facts.vocab_size, min(max_context_tokens, num_blocks * settings.block_size), settings.max_num_requests
+    )
     pool = BlockPool(num_blocks, settings.block_size, enable_prefix_caching=settings.enable_prefix_caching)
-    engine = Engine(backend, Scheduler(pool, settings), model.vocabulary, limits)
+    engine = Engine(backend, Scheduler(pool, settings), model.vocabulary, limits, model.guides)
     return engine, EngineInfo(facts, limits, num_blocks, settings.block_size, num_blocks * block_bytes)
 
 

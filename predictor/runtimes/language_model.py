@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -62,7 +62,11 @@ class LanguageModelRuntime(Runtime, Protocol):
         """Bytes of a token; none for special tokens. May be a part of a character."""
         ...
 
-    def make_request(
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, special ones written out. InvalidInput for an id outside the vocabulary."""
+        ...
+
+    async def make_request(
         self,
         prompt_token_ids: tuple[int, ...],
         options: GenerationOptions,
@@ -71,7 +75,10 @@ class LanguageModelRuntime(Runtime, Protocol):
         priority: int = 0,
         cache_salt: str = "",
     ) -> GenerationRequest:
-        """The request for `generate`, with a seed drawn and the longest output filled in where they were open."""
+        """The request for `generate`, with a seed drawn and the longest output filled in where they were open.
+
+        Raises InvalidInput for a guide that cannot be.
+        """
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationOutput, None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import numpy as np
@@ -24,7 +24,7 @@ from predictor.llm.supervisor import EngineState
 from predictor.llm.tokenizer import Tokenizer
 from predictor.llm.tokenizer_file import read_tokenizer
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
-from predictor.runtimes.generation import GenerationOptions, build_request, parse_options
+from predictor.runtimes.generation import GenerationOptions, bad_word_tokens, build_request, parse_options
 from predictor.runtimes.language_model import LanguageModelDescription
 from predictor.runtimes.observations import GapWatch, GenerationObservations
 from predictor.runtimes.options import read_options
@@ -117,7 +117,10 @@ class LlmRuntime:
     def token_bytes(self, token_id: int) -> bytes:
         return self._loaded()[1].id_to_bytes(token_id)
 
-    def make_request(
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self._loaded()[1].decode(token_ids, skip_special=False)
+
+    async def make_request(
         self,
         prompt_token_ids: tuple[int, ...],
         options: GenerationOptions,
@@ -126,13 +129,15 @@ class LlmRuntime:
         priority: int = 0,
         cache_salt: str = "",
     ) -> GenerationRequest:
+        engine, tokenizer = self._loaded()
         request = current()
         return build_request(
             request.request_id if request else new_request_id(),
             prompt_token_ids,
             options,
-            max_context_tokens=self._loaded()[0].info.limits.max_context_tokens,
+            max_context_tokens=engine.info.limits.max_context_tokens,
             draw_seed=self._draw_seed,
+            bad_words=bad_word_tokens(options.bad_words, tokenizer.encode),
             continue_from=continue_from,
             priority=priority,
             cache_salt=cache_salt,
@@ -182,7 +187,7 @@ class LlmRuntime:
         options = GenerationOptions()
         if "sampling_parameters" in inputs:
             options = parse_options(bytes(inputs["sampling_parameters"].flat[0]))
-        return self.make_request(await self.encode_prompt(prompt), options)
+        return await self.make_request(await self.encode_prompt(prompt), options)
 
     def _loaded(self) -> tuple[EngineClient, Tokenizer]:
         assert self._engine is not None and self._tokenizer is not None, "load() comes first"

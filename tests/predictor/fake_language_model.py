@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from mesh.errors import PromptTooLong
 from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput, Timings, Usage
@@ -51,10 +51,13 @@ class EchoLanguageModel(IdentityRuntime):
     async def encode(self, text: str) -> tuple[int, ...]:
         return tuple(text.encode())
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return bytes(token_ids).decode("latin-1")
+
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id else b""
 
-    def make_request(
+    async def make_request(
         self,
         prompt_token_ids: tuple[int, ...],
         options: GenerationOptions,
@@ -81,11 +84,12 @@ class EchoLanguageModel(IdentityRuntime):
         self.requests.append(request)
         self.num_open += 1
         try:
-            for index in range(len(request.continue_from), request.max_tokens):
-                if self.gate is not None:
-                    await self.gate.wait()
-                await asyncio.sleep(0)
-                yield self._output(request, index)
+            for place in range(len(request.continue_from), request.max_tokens):
+                for index in range(request.sample_index, request.sample_index + request.n):
+                    if self.gate is not None:
+                        await self.gate.wait()
+                    await asyncio.sleep(0)
+                    yield self._output(request, place, index)
         finally:
             self.num_open -= 1
 
@@ -95,16 +99,19 @@ class EchoLanguageModel(IdentityRuntime):
         usage = Usage(len(request.prefix_token_ids), 1, 0)
         return ScoreOutput(request.request_id, logprobs, usage, Timings(0.0, 0.0, 0.0))
 
-    def _output(self, request: GenerationRequest, index: int) -> GenerationOutput:
-        token_id = request.prompt_token_ids[index % len(request.prompt_token_ids)]
-        is_last = index + 1 == request.max_tokens
+    def _output(self, request: GenerationRequest, place: int, index: int) -> GenerationOutput:
+        token_id = request.prompt_token_ids[place % len(request.prompt_token_ids)]
+        is_first, is_last = place == len(request.continue_from), place + 1 == request.max_tokens
         wants_logprobs = request.sampling.num_logprobs >= 0
+        of_prompt = request.prompt_token_ids[1:] if is_first and request.num_prompt_logprobs >= 0 else ()
         return GenerationOutput(
             request_id=request.request_id,
             token_ids=(token_id,),
             text=self.token_bytes(token_id).decode("latin-1"),
-            usage=Usage(len(request.prompt_token_ids), 3, index + 1 - len(request.continue_from)),
-            logprobs=(TokenLogprobs(-0.5, ((token_id, -0.5), (0, -2.0))),) if wants_logprobs else (),
+            usage=Usage(len(request.prompt_token_ids), 3, place + 1 - len(request.continue_from)),
+            logprobs=(TokenLogprobs(token_id, -0.5, ((token_id, -0.5), (0, -2.0))),) if wants_logprobs else (),
+            index=index,
+            prompt_logprobs=tuple(TokenLogprobs(prompt_token, -0.25) for prompt_token in of_prompt),
             finish_reason=FinishReason.LENGTH if is_last else None,
             timings=Timings(0.1, 0.2, 0.3) if is_last else None,
         )

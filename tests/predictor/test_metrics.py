@@ -44,7 +44,8 @@ async def test_a_language_model_has_vllm_s_series() -> None:
     await scraped.repository.load_all()
     model = scraped.loader.runtimes["echo"]
     assert isinstance(model, EchoLanguageModel)
-    async for output in model.generate(model.make_request((1, 2, 3), GenerationOptions(max_tokens=4))):
+    request = await model.make_request((1, 2, 3), GenerationOptions(max_tokens=4))
+    async for output in model.generate(request):
         if output.finish_reason is not None:
             model.observations.finished(output)
 

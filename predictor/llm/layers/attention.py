@@ -110,10 +110,10 @@ def _attend_prefill(q: Tensor, layer_cache: Tensor, group: QueryGroup) -> Tensor
 def padded_rows(num_rows: int) -> int:
     """Rows to compute so that each one's bits are its own.
 
-    torch's CPU kernel takes queries in blocks of 32, and multiplies a block of one or two rows by other instructions,
-    which round differently, than any larger block.
+    torch's CPU kernel takes queries in blocks of 32, and multiplies a block of one, two or three rows by other
+    instructions, which round differently, than a larger one; which of them differ hangs on the CPU.
     """
-    return num_rows + 2 if num_rows % 32 in (1, 2) else num_rows
+    return -(-num_rows // 4) * 4
 
 
 def _pad_rows(q: Tensor, num_rows: int) -> Tensor:

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.errors import InvalidInput, Overloaded
-from predictor.llm.sequence import GenerationRequest, ScoreRequest, Sequence, SequenceStatus
+from predictor.llm.guide import GuideKind, GuideSpec
+from predictor.llm.outputs import GenerationOutput
+from predictor.llm.sequence import GenerationRequest, ScoreRequest, Sequence, SequenceStatus, output_seed
 from predictor.llm.step import SamplingParams, StepPlan
 from tests.predictor.llm.engines import SmallEngine, generation
-from tests.predictor.llm.hash_model import continuation, scores
+from tests.predictor.llm.hash_model import StrideGuides, continuation, scores
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What else a generation asks for. guide: as `StrideGuides` reads it."""
+
+    n: int = 1
+    penalized: bool = False
+    prompt_logprobs: bool = False
+    guide: str | None = None
+
+
+PLAIN = Variant()
+
+
+def expected_output(request: GenerationRequest, index: int) -> list[int]:
+    """All tokens of output `index`, the slow and obvious way."""
+    sampling = replace(request.sampling, seed=output_seed(request.sampling.seed, index))
+    guide = None if request.guide is None else StrideGuides().start(request.guide)
+    return continuation(request.prompt_token_ids, request.max_tokens, sampling, guide=guide)
 
 
 @dataclass
@@ -41,23 +63,32 @@ class CheckedEngine:
         self._runs: dict[int, Run] = {}
 
     def generate(
-        self, prompt: tuple[int, ...], max_tokens: int, seed: int, num_sent: int, salt: str, priority: int
+        self,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        seed: int,
+        num_sent: int,
+        salt: str,
+        priority: int,
+        variant: Variant = PLAIN,
     ) -> None:
-        """Ask for a generation of which the first `num_sent` tokens are there already."""
-        sampling = SamplingParams(temperature=float(seed > 0), seed=seed)
-        sent = tuple(continuation(prompt, min(num_sent, max_tokens), sampling))
-        name = f"r{len(self.requests)}"
-        self._add(
-            generation(
-                name,
-                prompt,
-                max_tokens,
-                sampling=sampling,
-                continue_from=sent,
-                priority=priority,
-                cache_salt=salt,
-            )
+        """Ask for a generation of which the first `num_sent` tokens are there already, if it is of one output."""
+        sampling = SamplingParams(
+            temperature=float(seed > 0), seed=seed, presence_penalty=1.0 if variant.penalized else 0.0
         )
+        request = generation(
+            f"r{len(self.requests)}",
+            prompt,
+            max_tokens,
+            sampling=sampling,
+            guide=None if variant.guide is None else GuideSpec(GuideKind.REGEX, variant.guide),
+            n=variant.n,
+            num_prompt_logprobs=0 if variant.prompt_logprobs else -1,
+            priority=priority,
+            cache_salt=salt,
+        )
+        sent = tuple(expected_output(request, 0)[: min(num_sent, max_tokens)]) if variant.n == 1 else ()
+        self._add(replace(request, continue_from=sent))
 
     def score(self, prefix: tuple[int, ...], targets: tuple[int, ...], salt: str, priority: int) -> None:
         self._add(ScoreRequest(f"r{len(self.requests)}", prefix, targets, priority, salt))
@@ -86,6 +117,15 @@ class CheckedEngine:
             if output is not None:
                 self.engine.keep(output)
         self._check_step(plan, has_work)
+
+    def step_that_fails(self) -> None:
+        """Have a step write nothing of what it planned, and tell the engine so, as the worker does."""
+        engine = self.engine.engine
+        engine._plan = self.engine.scheduler.schedule()
+        for output in engine.fail_step():
+            self.aborted.add(output.request_id)
+            self.engine.keep(output)
+        self.check_blocks()
 
     def finish(self) -> None:
         """Run what is left; everything must come to its end and every block back."""
@@ -127,6 +167,7 @@ class CheckedEngine:
         assert bool(plan.chunks) == has_work, "a step with work to do must do some"
         assert plan.num_tokens <= settings.max_num_batched_tokens
         assert len(plan.chunks) <= settings.max_num_seqs
+        assert len({chunk.sequence_id for chunk in plan.chunks}) == len(plan.chunks)
         written = [
             (chunk.block_table[position // block_size], position % block_size)
             for chunk in plan.chunks
@@ -152,17 +193,26 @@ class CheckedEngine:
             assert start == run.computed_until
         assert end > start
         run.computed_until = end
-        run.num_results = sequence.num_generated_tokens + len(sequence.scores)
+        run.num_results = sequence.num_generated_tokens + sequence.num_scored
+
+    def _check_generation(self, request: GenerationRequest, outputs: list[GenerationOutput]) -> None:
+        for index, output in enumerate(outputs):
+            assert [*request.continue_from, *output.token_ids] == expected_output(request, index)
+        # Tokens that end an output at once leave nothing to compute, so nothing to say of the prompt.
+        if request.num_prompt_logprobs >= 0 and (outputs[0].token_ids or not request.continue_from):
+            prompt = request.prompt_token_ids
+            known = outputs[0].prompt_logprobs
+            assert [entry.token_id for entry in known] == list(prompt[1:])
+            assert [entry.logprob for entry in known] == scores(prompt[:1], prompt[1:])
 
     def _check_outputs(self) -> None:
         for request_id in list(self.unchecked):
             request = self.requests[request_id]
             if isinstance(request, GenerationRequest):
-                output = self.engine.generations.get(request_id)
-                if output is None or output.finish_reason is None:
+                outputs = [self.engine.outputs.get((request_id, index)) for index in range(request.n)]
+                if any(output is None or output.finish_reason is None for output in outputs):
                     continue
-                expected = continuation(request.prompt_token_ids, request.max_tokens, request.sampling)
-                assert [*request.continue_from, *output.token_ids] == expected
+                self._check_generation(request, [output for output in outputs if output is not None])
             else:
                 score = self.engine.scores.get(request_id)
                 if score is None:

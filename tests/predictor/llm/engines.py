@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from predictor.llm.block_pool import BlockPool
 from predictor.llm.engine import Engine
+from predictor.llm.guide import GuideSpec
 from predictor.llm.limits import EngineLimits
 from predictor.llm.outputs import EngineOutput, FailedOutput, GenerationOutput, ScoreOutput
 from predictor.llm.scheduler import Scheduler
 from predictor.llm.sequence import GenerationRequest, ScoreRequest
 from predictor.llm.settings import EngineSettings
 from predictor.llm.step import SamplingParams
-from tests.predictor.llm.hash_model import VOCAB_SIZE, HashBackend, HashVocabulary
+from tests.predictor.llm.hash_model import VOCAB_SIZE, HashBackend, HashVocabulary, StrideGuides
 
 
 class SmallEngine:
@@ -39,9 +40,11 @@ class SmallEngine:
         self.backend.allocate(num_blocks, block_size)
         self.scheduler = Scheduler(self.pool, self.settings)
         self.time = 0.0
-        limits = EngineLimits(VOCAB_SIZE, num_blocks * block_size)
-        self.engine = Engine(self.backend, self.scheduler, HashVocabulary(), limits, now=lambda: self.time)
-        self.generations: dict[str, GenerationOutput] = {}
+        limits = EngineLimits(VOCAB_SIZE, num_blocks * block_size, self.settings.max_num_requests)
+        self.engine = Engine(
+            self.backend, self.scheduler, HashVocabulary(), limits, StrideGuides(), now=lambda: self.time
+        )
+        self.outputs: dict[tuple[str, int], GenerationOutput] = {}  # by request and index
         self.scores: dict[str, ScoreOutput] = {}
         self.failures: dict[str, FailedOutput] = {}
 
@@ -64,14 +67,20 @@ class SmallEngine:
 
     def keep(self, output: EngineOutput) -> None:
         if isinstance(output, GenerationOutput):
-            before = self.generations.get(output.request_id)
+            key = (output.request_id, output.index)
+            before = self.outputs.get(key)
             assert before is None or before.finish_reason is None, "an output came after the last one"
-            self.generations[output.request_id] = output if before is None else before.followed_by(output)
+            self.outputs[key] = output if before is None else before.followed_by(output)
         elif isinstance(output, ScoreOutput):
             assert output.request_id not in self.scores
             self.scores[output.request_id] = output
         else:
             self.failures[output.request_id] = output
+
+    @property
+    def generations(self) -> dict[str, GenerationOutput]:
+        """The first output of each request."""
+        return {request_id: output for (request_id, index), output in self.outputs.items() if index == 0}
 
     @property
     def is_empty(self) -> bool:
@@ -91,9 +100,16 @@ def generation(
     stop: tuple[str, ...] = (),
     stop_token_ids: tuple[int, ...] = (),
     ignore_eos: bool = True,
+    min_tokens: int = 0,
+    bad_words: tuple[tuple[int, ...], ...] = (),
+    guide: GuideSpec | None = None,
+    n: int = 1,
+    sample_index: int = 0,
+    num_prompt_logprobs: int = -1,
     continue_from: tuple[int, ...] = (),
     priority: int = 0,
     cache_salt: str = "",
+    adapter: str = "",
 ) -> GenerationRequest:
     return GenerationRequest(
         request_id,
@@ -103,7 +119,14 @@ def generation(
         stop=stop,
         stop_token_ids=stop_token_ids,
         ignore_eos=ignore_eos,
+        min_tokens=min_tokens,
+        bad_words=bad_words,
+        guide=guide,
+        n=n,
+        sample_index=sample_index,
+        num_prompt_logprobs=num_prompt_logprobs,
         continue_from=continue_from,
         priority=priority,
         cache_salt=cache_salt,
+        adapter=adapter,
     )

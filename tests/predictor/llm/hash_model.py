@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from mesh.errors import CorruptArtifact
+from mesh.errors import CorruptArtifact, InvalidInput
 from predictor.llm.factory import EngineModel, ModelFacts
+from predictor.llm.guide import Guide, GuideKind, GuideSpec
 from predictor.llm.settings import EngineSettings
-from predictor.llm.step import Chunk, ChunkResult, SamplingParams, StepPlan, TokenLogprobs
+from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan, TokenLogprobs
 
 VOCAB_SIZE = 300  # the 256 bytes, then special tokens without text
 EOS_ID = 299
@@ -37,6 +38,46 @@ class HashVocabulary:
 
     def encode(self, text: str, *, add_special: bool = False) -> list[int]:
         return list(text.encode())
+
+
+class StrideGuide:
+    """Allows a byte when it and the sum of the bytes before leave a given rest; complete after so many of them.
+
+    Token FAIL_ID, which the hash model never says, breaks it: so does a real library that gives up on a grammar.
+    """
+
+    def __init__(self, stride: int, num_tokens: int, fails_after: int) -> None:
+        self._stride = stride
+        self._num_left = num_tokens
+        self._num_until_failure = fails_after
+        self._sum = 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self._num_left == 0
+
+    def allowed(self) -> bytes:
+        if self._num_until_failure == 0:
+            raise InvalidInput("the guide gives up", field="guide")
+        bits = [token_id < 256 and (token_id + self._sum) % self._stride == 0 for token_id in range(VOCAB_SIZE)]
+        bits[EOS_ID] = self.is_complete
+        return bytes(sum(bit << i for i, bit in enumerate(bits[k : k + 8])) for k in range(0, len(bits), 8))
+
+    def accept(self, token_id: int, /) -> None:
+        assert self.allowed()[token_id // 8] >> token_id % 8 & 1, f"token {token_id} is not allowed"
+        self._sum += token_id
+        self._num_left = max(0, self._num_left - 1)
+        self._num_until_failure -= 1
+
+
+class StrideGuides:
+    """A GuideMaker whose regular expressions are "stride num_tokens", with a third number to fail after so many."""
+
+    def start(self, spec: GuideSpec, /) -> Guide:
+        if spec.kind is not GuideKind.REGEX:
+            raise InvalidInput(f"{spec.kind.value} is not known here", field="guide")
+        stride, num_tokens, fails_after = [*map(int, spec.source.split()), -1][:3]
+        return StrideGuide(stride, num_tokens, fails_after)
 
 
 class HashBackend:
@@ -73,16 +114,18 @@ class HashBackend:
 
     def _result(self, chunk: Chunk) -> ChunkResult:
         context = [self._read(chunk, position) for position in range(chunk.context_len)]
-        score = tuple(
-            score_of(context[: position + 1], target)
+        scored = tuple(
+            TokenLogprobs(target, score_of(context[: position + 1], target))
             for position, target in enumerate(chunk.score_targets, start=chunk.start_position)
             if target >= 0
         )
-        if chunk.sample is None:
-            return ChunkResult(chunk.sequence_id, None, score=score)
-        token_id = next_token(context, chunk.sample)
-        logprobs = TokenLogprobs(score_of(context, token_id)) if chunk.sample.num_logprobs >= 0 else None
-        return ChunkResult(chunk.sequence_id, token_id, logprobs, score)
+        if chunk.draw is None:
+            return ChunkResult(chunk.sequence_id, None, scores=scored)
+        token_id = next_token(context, chunk.draw)
+        logprobs = None
+        if chunk.draw.params.num_logprobs >= 0:
+            logprobs = TokenLogprobs(token_id, score_of(context, token_id))
+        return ChunkResult(chunk.sequence_id, token_id, logprobs, scored)
 
     def _read(self, chunk: Chunk, position: int) -> int:
         slot = self._block(chunk, position)[position % self.block_size]
@@ -91,24 +134,51 @@ class HashBackend:
         return slot[1]
 
 
-def next_token(context: Sequence[int], sampling: SamplingParams) -> int:
-    """Mostly a byte, often one of "abc", sometimes the end of text."""
-    value = _hash(context, 0 if sampling.temperature == 0 else sampling.seed)
+def next_token(context: Sequence[int], draw: Draw) -> int:
+    """Mostly a byte, often one of "abc", sometimes the end of text; of those that are not banned and are allowed."""
+    sampling = draw.params
+    value = _hash([*context, *_traits(draw)], 0 if sampling.temperature == 0 else sampling.seed)
     if value % 3 == 0:
-        return 97 + value // 3 % 3
-    return EOS_ID if value % 50 == 1 else value // 3 % 256
+        wish = 97 + value // 3 % 3
+    else:
+        wish = EOS_ID if value % 50 == 1 else value // 3 % 256
+    candidates = [(wish + step) % VOCAB_SIZE for step in range(VOCAB_SIZE)]
+    return next(token_id for token_id in candidates if token_id not in draw.banned and _is_allowed(draw, token_id))
+
+
+def _traits(draw: Draw) -> list[int]:
+    """What a penalty sees moves the choice too: a history that is not the true one changes the output."""
+    return [*draw.prompt_token_ids, -1, *draw.output_token_ids] if draw.params.has_penalties else []
+
+
+def _is_allowed(draw: Draw, token_id: int) -> bool:
+    if draw.allowed is None:
+        return not EOS_ID > token_id >= 256  # the other special tokens misbehave; a model does not say them
+    return token_id // 8 < len(draw.allowed) and bool(draw.allowed[token_id // 8] >> token_id % 8 & 1)
 
 
 def score_of(context: Sequence[int], target: int) -> float:
     return -(_hash(context, target) % 10_000) / 1000
 
 
-def continuation(prompt: Sequence[int], num_tokens: int, sampling: SamplingParams) -> list[int]:
-    """The tokens that follow `prompt`, the slow and obvious way."""
-    tokens = list(prompt)
-    for _ in range(num_tokens):
-        tokens.append(next_token(tokens, sampling))
-    return tokens[len(prompt) :]
+def continuation(
+    prompt: Sequence[int],
+    num_tokens: int,
+    sampling: SamplingParams,
+    *,
+    min_tokens: int = 0,
+    guide: Guide | None = None,
+) -> list[int]:
+    """The tokens that follow `prompt`, the slow and obvious way; until the guide is complete, if there is one."""
+    output: list[int] = []
+    while len(output) < num_tokens and not (guide is not None and guide.is_complete):
+        history = (tuple(prompt), tuple(output)) if sampling.has_penalties else ((), ())
+        banned = (EOS_ID,) if len(output) < min_tokens else ()
+        allowed = None if guide is None else guide.allowed()
+        output.append(next_token([*prompt, *output], Draw(sampling, *history, banned, allowed)))
+        if guide is not None:
+            guide.accept(output[-1])
+    return output
 
 
 def scores(prefix: Sequence[int], targets: Sequence[int]) -> list[float]:
@@ -129,7 +199,7 @@ def load(path: Path, settings: EngineSettings, progress: Callable[[str, float], 
         max_context_tokens=MAX_CONTEXT_TOKENS,
         dtype="int64",
     )
-    return EngineModel(HashBackend(), HashVocabulary(), facts)
+    return EngineModel(HashBackend(), HashVocabulary(), facts, guides=StrideGuides())
 
 
 def read_vocabulary(path: Path) -> HashVocabulary:

@@ -7,30 +7,53 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from predictor.llm.block_pool import BlockPool, extend_block_hashes
+from predictor.llm.block_pool import BlockPool, CacheIdentity, extend_block_hashes
 
 
-def hashes_of(tokens: list[int], salt: str = "", block_size: int = 4) -> list[bytes]:
+def hashes_of(tokens: list[int], salt: str = "", adapter: str = "", block_size: int = 4) -> list[bytes]:
     hashes: list[bytes] = []
-    extend_block_hashes(hashes, tokens, block_size, salt)
+    extend_block_hashes(hashes, tokens, block_size, CacheIdentity(adapter, salt))
     return hashes
 
 
 def test_hashes_cover_full_blocks_and_grow_in_place() -> None:
     hashes = hashes_of(list(range(6)))
 
-    extend_block_hashes(hashes, list(range(12)), 4, "")
+    extend_block_hashes(hashes, list(range(12)), 4, CacheIdentity())
 
     assert len(hashes_of(list(range(7)))) == 1
     assert hashes == hashes_of(list(range(12)))
 
 
-def test_a_hash_depends_on_all_tokens_before_and_on_the_salt() -> None:
+def test_a_hash_depends_on_all_tokens_before_and_on_salt_and_adapter() -> None:
     tokens = list(range(8))
 
     assert hashes_of([9, *tokens[1:]])[1] != hashes_of(tokens)[1]
     assert hashes_of(tokens, "tenant a") != hashes_of(tokens, "tenant b")
     assert hashes_of(tokens, "tenant a") != hashes_of(tokens)
+    assert hashes_of(tokens, adapter="x") != hashes_of(tokens)
+    assert hashes_of(tokens, adapter="x") != hashes_of(tokens, "x")
+    assert hashes_of(tokens, "bc", "a") != hashes_of(tokens, "c", "ab")
+
+
+def test_an_unregistered_block_is_not_found_whether_held_or_free() -> None:
+    pool = BlockPool(3, 4)
+    hashes = hashes_of(list(range(8)))
+    table = pool.allocate(2)
+    assert table is not None
+    for block_id, block_hash in zip(table, hashes, strict=True):
+        pool.register(block_id, block_hash)
+
+    pool.unregister(table[1])
+    assert pool.find_prefix(hashes) == table[:1]
+    pool.check_invariants()
+    pool.release(table)
+    pool.unregister(table[0])
+    pool.unregister(table[0])
+
+    assert pool.find_prefix(hashes) == []
+    assert pool.num_free_blocks == 3
+    pool.check_invariants()
 
 
 def test_allocation_is_all_or_nothing() -> None:

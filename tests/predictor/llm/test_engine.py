@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mesh.errors import Conflict, Internal, InvalidInput, PromptTooLong
-from predictor.llm.sequence import FinishReason, ScoreRequest
+from mesh.errors import Conflict, Internal, InvalidInput, Overloaded, PromptTooLong
+from predictor.llm.guide import GuideKind, GuideSpec
+from predictor.llm.sequence import FinishReason, ScoreRequest, output_seed
 from predictor.llm.step import SamplingParams
 from tests.predictor.llm.engines import GREEDY, SmallEngine, generation
-from tests.predictor.llm.hash_model import EOS_ID, FAIL_ID, continuation, scores
+from tests.predictor.llm.hash_model import EOS_ID, FAIL_ID, StrideGuides, continuation, scores
 
 SEEDED = SamplingParams(temperature=1.0, seed=7)
 PROMPTS = [tuple((7 * i + j) % 256 for j in range(length)) for i, length in enumerate([1, 3, 4, 5, 17, 30, 31, 40])]
@@ -155,7 +158,7 @@ def test_an_abort_racing_the_next_turn_does_not_touch_it() -> None:
     engine.add(generation("a", max_tokens=50))
     engine.step()
     engine.engine.abort("a")
-    engine.generations.clear()
+    engine.outputs.clear()
 
     engine.add(generation("a", max_tokens=6))
     engine.run()
@@ -278,3 +281,169 @@ def test_stats_count_what_happened() -> None:
     assert stats.num_generation_tokens == 100
     assert stats.num_prefix_hits > 0
     assert stats.kv_cache_usage == 0.0
+
+
+def test_outputs_of_one_request_differ_and_each_is_what_it_is_alone() -> None:
+    engine = SmallEngine(max_num_seqs=8)
+
+    engine.add(generation("together", (1, 2, 3), 12, sampling=SEEDED, n=3))
+    engine.add(generation("third", (1, 2, 3), 12, sampling=SEEDED, sample_index=2))
+    engine.run()
+
+    together = [engine.outputs["together", index] for index in range(3)]
+    assert len({output.token_ids for output in together}) == 3
+    for index, output in enumerate(together):
+        sampling = replace(SEEDED, seed=output_seed(SEEDED.seed, index))
+        assert output.token_ids == tuple(continuation((1, 2, 3), 12, sampling))
+        assert output.finish_reason is FinishReason.LENGTH
+    assert engine.outputs["third", 2].token_ids == together[2].token_ids
+    assert engine.is_empty
+
+
+def test_outputs_of_one_request_share_the_blocks_of_its_prompt_from_the_first_step_on() -> None:
+    engine = SmallEngine(max_num_seqs=8, max_num_batched_tokens=100)
+    prompt = tuple(range(33))
+
+    engine.add(generation("a", prompt, 4, n=4))
+    engine.step()
+
+    assert [len(chunk.token_ids) for chunk in engine.backend.plan.chunks] == [33, 1, 1, 1]
+    assert engine.pool.num_blocks - engine.pool.num_free_blocks == 8 + 4
+    engine.run()
+    assert {engine.outputs["a", index].usage.num_cached_tokens for index in range(1, 4)} == {32}
+    assert engine.is_empty
+
+
+def test_an_abort_ends_all_outputs_of_a_request() -> None:
+    engine = SmallEngine(max_num_seqs=2)
+    engine.add(generation("a", max_tokens=50, n=4))  # two run, two wait
+    engine.step()
+
+    assert engine.engine.abort("a")
+
+    assert engine.is_empty
+    assert engine.engine.stats().num_finished == {FinishReason.ABORT: 4}
+
+
+def test_outputs_that_do_not_fit_are_refused_all_together() -> None:
+    engine = SmallEngine(max_num_seqs=2, max_num_waiting=3)
+    engine.add(generation("a", n=3))
+
+    with pytest.raises(Overloaded, match="3 sequences are in the engine and this request adds 3"):
+        engine.add(generation("b", n=3))
+
+    engine.run()
+    assert engine.is_empty
+    assert "b" not in engine.generations
+
+
+def test_a_guided_output_ends_where_its_guide_is_complete() -> None:
+    engine = SmallEngine()
+    guide = GuideSpec(GuideKind.REGEX, "3 9")
+
+    engine.add(generation("a", max_tokens=20, guide=guide, sampling=SEEDED))
+    engine.run()
+
+    output = engine.generations["a"]
+    assert output.finish_reason is FinishReason.STOP
+    assert len(output.token_ids) == 9
+    assert output.token_ids == tuple(continuation((1, 2, 3), 20, SEEDED, guide=StrideGuides().start(guide)))
+    assert output.token_ids != tuple(continuation((1, 2, 3), 9, SEEDED))
+
+
+@pytest.mark.parametrize("num_sent", [1, 8, 9])
+def test_a_guided_output_that_is_continued_goes_on_as_if_never_interrupted(num_sent: int) -> None:
+    guide = GuideSpec(GuideKind.REGEX, "3 9")
+    tokens = tuple(continuation((1, 2, 3), 20, SEEDED, guide=StrideGuides().start(guide)))
+    engine = SmallEngine()
+
+    sent = tokens[:num_sent]
+    engine.add(generation("a", max_tokens=20, guide=guide, sampling=SEEDED, continue_from=sent))
+    engine.run()
+
+    assert engine.generations["a"].token_ids == tokens[num_sent:]
+    assert engine.generations["a"].finish_reason is FinishReason.STOP
+
+
+def test_a_guide_that_cannot_be_and_tokens_that_do_not_follow_it_are_refused_and_leave_no_trace() -> None:
+    engine = SmallEngine()
+
+    with pytest.raises(InvalidInput, match="grammar is not known here"):
+        engine.add(generation("a", guide=GuideSpec(GuideKind.GRAMMAR, "x")))
+    with pytest.raises(InvalidInput, match="continue_from has token 1 where the guide does not allow it"):
+        engine.add(generation("a", guide=GuideSpec(GuideKind.REGEX, "3 9"), continue_from=(1,)))
+
+    assert engine.is_empty
+    engine.add(generation("a"))  # the id is free
+
+
+def test_a_guide_that_gives_up_ends_its_own_request_and_no_other() -> None:
+    engine = SmallEngine(max_num_seqs=8)
+
+    engine.add(generation("bad", max_tokens=20, guide=GuideSpec(GuideKind.REGEX, "3 9 4"), n=2))
+    engine.add(generation("good", max_tokens=20))
+    engine.run()
+
+    assert isinstance(engine.failures["bad"].error, InvalidInput)
+    assert engine.generations["good"].token_ids == tuple(continuation((1, 2, 3), 20, GREEDY))
+    assert engine.is_empty
+    assert engine.engine.stats().num_finished[FinishReason.ERROR] == 2
+
+
+def test_no_end_of_text_comes_before_the_shortest_length() -> None:
+    prompt = next((i,) for i in range(256) if EOS_ID in continuation((i,), 30, GREEDY))
+    length = continuation(prompt, 30, GREEDY).index(EOS_ID) + 1
+    engine = SmallEngine(num_blocks=200)
+
+    engine.add(generation("a", prompt, 60, ignore_eos=False, min_tokens=length + 3))
+    engine.run()
+
+    output = engine.generations["a"]
+    assert len(output.token_ids) >= length + 3
+    assert EOS_ID not in output.token_ids[: length + 3]
+    assert output.token_ids == tuple(continuation(prompt, 60, GREEDY, min_tokens=length + 3)[: len(output.token_ids)])
+
+
+def test_prompt_logprobs_come_in_order_before_the_first_token_however_the_prompt_is_cut() -> None:
+    prompt = tuple(range(40))
+    engine = SmallEngine(max_num_batched_tokens=16)
+    engine.add(generation("warms the cache", prompt, 1))
+    engine.run()
+
+    engine.add(generation("a", prompt, 3, num_prompt_logprobs=0))
+    engine.run()
+
+    output = engine.generations["a"]
+    assert [entry.token_id for entry in output.prompt_logprobs] == list(prompt[1:])
+    assert [entry.logprob for entry in output.prompt_logprobs] == scores(prompt[:1], prompt[1:])
+    assert output.token_ids == tuple(continuation(prompt, 3, GREEDY))
+    assert output.usage.num_cached_tokens == 0, "a cached token has no logits to read"
+
+
+def test_a_request_for_nothing_but_prompt_logprobs_ends_with_them() -> None:
+    engine = SmallEngine()
+
+    engine.add(generation("a", (1, 2, 3), 0, num_prompt_logprobs=2))
+    engine.add(generation("one token", (1,), 0, num_prompt_logprobs=2))
+    engine.run()
+
+    output = engine.generations["a"]
+    assert (output.token_ids, output.text, output.finish_reason) == ((), "", FinishReason.LENGTH)
+    assert [entry.token_id for entry in output.prompt_logprobs] == [2, 3]
+    assert engine.generations["one token"].finish_reason is FinishReason.LENGTH
+    assert engine.is_empty
+
+
+def test_what_a_failed_step_was_to_write_is_never_found() -> None:
+    engine = SmallEngine(max_num_batched_tokens=100)
+    prompt = tuple(range(12))
+    engine.add(generation("fails", (*prompt, FAIL_ID), 4))
+    with pytest.raises(RuntimeError, match="asked this step to fail"):
+        engine.step()
+    engine.engine.fail_step()
+
+    engine.add(generation("a", (*prompt, 5), 4))
+    engine.run()
+
+    assert engine.generations["a"].usage.num_cached_tokens == 0
+    assert engine.generations["a"].token_ids == tuple(continuation((*prompt, 5), 4, GREEDY))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mesh.errors import InvalidInput, PromptTooLong
+from mesh.errors import InvalidInput, NotFound, PromptTooLong
 from predictor.llm.limits import EngineLimits
 from predictor.llm.sequence import ScoreRequest
 from predictor.llm.step import SamplingParams
@@ -28,8 +28,16 @@ def test_what_is_at_its_limits_is_taken() -> None:
             continue_from=(1,) * 62,
             priority=-1000,
             cache_salt="s" * 256,
+            min_tokens=62,
+            bad_words=((299,) * 64,) * 192,
         )
     )
+    LIMITS.check(generation(prompt=(1,) * 64, max_tokens=0, num_prompt_logprobs=20))
+    LIMITS.check(generation(n=128, sample_index=2**31 - 1 - 128))
+    LIMITS.check(
+        generation(sampling=SamplingParams(repetition_penalty=100.0, frequency_penalty=-2.0, presence_penalty=2.0))
+    )
+    LIMITS.check(generation(sampling=SamplingParams(logit_bias=((0, -100.0), (299, 100.0)))))
     LIMITS.check(ScoreRequest("s", (0,), (299,) * 63))
 
 
@@ -46,6 +54,17 @@ def test_what_is_at_its_limits_is_taken() -> None:
         ({"stop": ("a", "")}, "stop has an empty string, which would end every output at once"),
         ({"stop_token_ids": (300,)}, "stop_token_ids has token id 300; the vocabulary is 0 to 299"),
         ({"stop_token_ids": (1,) * 65}, "stop_token_ids has 65 tokens; at most 64 are taken"),
+        ({"min_tokens": 9}, "min_tokens is 9; it must be 0 to 8"),
+        ({"min_tokens": -1}, "min_tokens is -1; it must be 0 to 8"),
+        ({"n": 0}, "n is 0; it must be 1 to 128"),
+        ({"n": 129}, "n is 129; it must be 1 to 128"),
+        ({"sample_index": -1}, "sample_index is -1; it must be 0 to 2147483519"),
+        ({"n": 2, "continue_from": (1,)}, "n is 2; it must be 1 where continue_from is given"),
+        ({"n": 2, "max_tokens": 0, "num_prompt_logprobs": 0}, "n is 2; it must be 1 where max_tokens is 0"),
+        ({"bad_words": ((1,),) * 193}, "bad_words has 193 token sequences; at most 192 are taken"),
+        ({"bad_words": ((1,) * 65,)}, "bad_words has 65 tokens in one word; at most 64 are taken"),
+        ({"bad_words": ((),)}, "bad_words has an empty one, which stands in every output"),
+        ({"bad_words": ((300,),)}, "bad_words has token id 300; the vocabulary is 0 to 299"),
         ({"continue_from": (1,) * 9}, "continue_from has 9 tokens; at most 8 are taken"),
         ({"continue_from": (999,)}, "continue_from has token id 999; the vocabulary is 0 to 299"),
         ({"priority": 1001}, "priority is 1001; it must be -1000 to 1000"),
@@ -61,6 +80,25 @@ def test_a_wrong_field_of_a_generation_is_named(changes: dict[str, Any], sentenc
     assert caught.value.field in {"prompt", *changes}
 
 
+@pytest.mark.parametrize("count", [-2, 21])
+def test_a_wrong_number_of_prompt_logprobs_is_named(count: int) -> None:
+    with pytest.raises(InvalidInput, match=f"prompt_logprobs is {count}; it must be -1 to 20"):
+        LIMITS.check(generation(num_prompt_logprobs=count))
+
+
+def test_more_outputs_than_the_engine_holds_are_refused_at_once() -> None:
+    limits = EngineLimits(vocab_size=300, max_context_tokens=64, max_num_outputs=5)
+
+    limits.check(generation(n=5))
+    with pytest.raises(InvalidInput, match="n is 6; it must be 1 to 5"):
+        limits.check(generation(n=6))
+
+
+def test_an_adapter_that_is_not_loaded_is_not_found() -> None:
+    with pytest.raises(NotFound, match="adapter 'french' is not loaded"):
+        LIMITS.check(generation(adapter="french"))
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -74,6 +112,15 @@ def test_a_wrong_field_of_a_generation_is_named(changes: dict[str, Any], sentenc
         ({"seed": 2**64}, "seed is 18446744073709551616; it must be 0 to 18446744073709551615"),
         ({"seed": -1}, "seed is -1; it must be 0 to 18446744073709551615"),
         ({"num_logprobs": 21}, "logprobs is 21; it must be -1 to 20"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; it must be above 0 and at most 100.0"),
+        ({"repetition_penalty": 101.0}, "repetition_penalty is 101.0; it must be 0.0 to 100.0"),
+        ({"repetition_penalty": math.nan}, "repetition_penalty is nan; it must be 0.0 to 100.0"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty is 2.1; it must be -2.0 to 2.0"),
+        ({"presence_penalty": -2.1}, "presence_penalty is -2.1; it must be -2.0 to 2.0"),
+        ({"logit_bias": ((300, 1.0),)}, "logit_bias has token id 300; the vocabulary is 0 to 299"),
+        ({"logit_bias": ((7, 100.5),)}, "logit_bias[7] is 100.5; it must be -100.0 to 100.0"),
+        ({"logit_bias": ((7, math.nan),)}, "logit_bias[7] is nan; it must be -100.0 to 100.0"),
+        ({"logit_bias": ((7, 1.0),) * 1025}, "logit_bias has 1025 entries; at most 1024 are taken"),
     ],
 )
 def test_a_wrong_sampling_parameter_is_named(changes: dict[str, Any], sentence: str) -> None:

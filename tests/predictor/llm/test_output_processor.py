@@ -5,14 +5,14 @@ from __future__ import annotations
 from predictor.llm.output_processor import OutputProcessor
 from predictor.llm.outputs import GenerationOutput
 from predictor.llm.sequence import FinishReason, GenerationRequest, ScoreRequest, Sequence
-from predictor.llm.step import ChunkResult
+from predictor.llm.step import ChunkResult, TokenLogprobs
 from tests.predictor.llm.engines import generation
-from tests.predictor.llm.hash_model import EOS_ID, HashVocabulary
+from tests.predictor.llm.hash_model import EOS_ID, HashVocabulary, StrideGuides
 
 
 def outputs_of(request: GenerationRequest, tokens: bytes | list[int]) -> list[GenerationOutput]:
     """Give `tokens` to a new sequence one by one."""
-    processor = OutputProcessor(HashVocabulary())
+    processor = OutputProcessor(HashVocabulary(), StrideGuides())
     sequence = Sequence(0, request, arrived_at=10.0)
     sequence.scheduled_at = 11.0
     assert processor.start(sequence) is None
@@ -59,14 +59,14 @@ def test_the_end_of_text_gives_out_what_was_held_back() -> None:
 
 
 def test_a_score_is_reported_once_it_is_complete() -> None:
-    processor = OutputProcessor(HashVocabulary())
+    processor = OutputProcessor(HashVocabulary(), StrideGuides())
     sequence = Sequence(0, ScoreRequest("s", (1,), (2, 3)), arrived_at=0.0)
     processor.start(sequence)
 
-    sequence.scores = [-1.0]
-    assert processor.advance(sequence, ChunkResult(0, None, score=(-1.0,)), 1.0) is None
-    sequence.scores = [-1.0, -2.0]
-    output = processor.advance(sequence, ChunkResult(0, None, score=(-2.0,)), 2.0)
+    sequence.num_scored = 1
+    assert processor.advance(sequence, ChunkResult(0, None, scores=(TokenLogprobs(2, -1.0),)), 1.0) is None
+    sequence.num_scored = 2
+    output = processor.advance(sequence, ChunkResult(0, None, scores=(TokenLogprobs(3, -2.0),)), 2.0)
 
     assert output is not None
     assert not isinstance(output, GenerationOutput)

@@ -18,7 +18,7 @@ def test_two_outputs_join_to_one_with_the_end_of_the_later() -> None:
     joined = first.followed_by(last)
 
     assert joined == GenerationOutput(
-        "r", (1, 2, 3), "abc", Usage(3, 0, 3), (), FinishReason.STOP, "x", Timings(0, 1, 2)
+        "r", (1, 2, 3), "abc", Usage(3, 0, 3), 0, (), (), FinishReason.STOP, "x", Timings(0, 1, 2)
     )
 
 

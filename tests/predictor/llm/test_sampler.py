@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,10 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from predictor.llm.sampler import logprobs, sample, score
-from predictor.llm.step import SamplingParams
+from predictor.llm import sampler
+from predictor.llm.sampler import logprobs
+from predictor.llm.step import Draw, SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
+
+
+def sample(logits: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
+    """The tokens of rows that neither history nor guide has a say in."""
+    return sampler.sample(logits, [Draw(row_params) for row_params in params], positions)
 
 
 def random_logits(rows: int, vocab_size: int, seed: int = 0) -> Tensor:
@@ -196,10 +203,9 @@ def test_a_huge_temperature_is_uniform() -> None:
 
 def test_logprobs_come_from_the_raw_distribution() -> None:
     logits = random_logits(3, 50)
-    params = [SamplingParams(temperature=0.1, top_k=1, num_logprobs=n) for n in (0, -1, 3)]
     reference = torch.log(torch.exp(logits.double()) / torch.exp(logits.double()).sum(dim=-1, keepdim=True))
 
-    first, second, third = logprobs(logits, [4, 5, 6], params)
+    first, second, third = logprobs(logits, [4, 5, 6], [0, -1, 3])
 
     assert second is None
     assert first is not None and third is not None
@@ -212,7 +218,7 @@ def test_logprobs_come_from_the_raw_distribution() -> None:
 
 
 def test_more_logprobs_than_tokens_gives_them_all() -> None:
-    (result,) = logprobs(random_logits(1, 4), [0], [SamplingParams(num_logprobs=10)])
+    (result,) = logprobs(random_logits(1, 4), [0], [10])
 
     assert result is not None
     assert len(result.top) == 4
@@ -222,4 +228,8 @@ def test_scores_are_log_probabilities() -> None:
     logits = random_logits(3, 50) * 10
     reference = logits.double().log_softmax(dim=-1)
 
-    assert score(logits, [1, 2, 3]) == pytest.approx([float(reference[i, i + 1]) for i in range(3)], abs=1e-4)
+    scores = logprobs(logits, [1, 2, 3], [0, 0, 0])
+
+    assert [score.token_id for score in scores if score] == [1, 2, 3]
+    expected = [float(reference[i, i + 1]) for i in range(3)]
+    assert [score.logprob for score in scores if score] == pytest.approx(expected, abs=1e-4)

@@ -9,7 +9,7 @@ from predictor.llm.block_pool import BlockPool
 from predictor.llm.scheduler import Scheduler
 from predictor.llm.sequence import Request, ScoreRequest, Sequence, SequenceStatus
 from predictor.llm.settings import EngineSettings
-from predictor.llm.step import ChunkResult, StepPlan
+from predictor.llm.step import ChunkResult, StepPlan, TokenLogprobs
 from tests.predictor.llm.engines import generation
 
 
@@ -37,7 +37,7 @@ class Driver:
     def add(self, request: Request) -> Sequence:
         sequence = Sequence(self.num_added, request, 0.0)
         self.num_added += 1
-        self.scheduler.add(sequence)
+        self.scheduler.add([sequence])
         return sequence
 
     def prompt(self, num_tokens: int, *, priority: int = 0) -> Sequence:
@@ -53,8 +53,8 @@ class Driver:
 
 def answer(driver: Driver, plan: StepPlan, index: int) -> ChunkResult:
     chunk = plan.chunks[index]
-    score = tuple(-1.0 for target in chunk.score_targets if target >= 0)
-    return ChunkResult(chunk.sequence_id, None if chunk.sample is None else 0, score=score)
+    scores = tuple(TokenLogprobs(target, -1.0) for target in chunk.score_targets if target >= 0)
+    return ChunkResult(chunk.sequence_id, None if chunk.draw is None else 0, scores=scores)
 
 
 def computed(plan: StepPlan) -> list[tuple[int, int, int]]:
@@ -81,8 +81,8 @@ def test_a_token_is_sampled_only_at_the_end_of_what_is_known() -> None:
 
     first, second = driver.step(), driver.step()
 
-    assert first.chunks[0].sample is None
-    assert second.chunks[0].sample is not None
+    assert first.chunks[0].draw is None
+    assert second.chunks[0].draw is not None
 
 
 def test_a_chunk_has_the_blocks_of_its_context_and_no_more() -> None:
@@ -201,7 +201,7 @@ def test_too_many_requests_are_refused_and_leave_no_trace() -> None:
     for _ in range(5):
         driver.prompt(1)
 
-    with pytest.raises(Overloaded, match="5 requests are in the engine; at most 2 run and 3 wait"):
+    with pytest.raises(Overloaded, match="5 sequences are in the engine .* at most 2 run and 3 wait"):
         driver.prompt(1)
 
     driver.scheduler.release(driver.scheduler.waiting[0])
@@ -242,7 +242,7 @@ def test_a_score_is_scheduled_like_a_prompt_and_asks_for_its_targets() -> None:
 
     assert [chunk.token_ids for plan in plans for chunk in plan.chunks] == [(1, 2, 3, 4), (5, 6)]
     assert [chunk.score_targets for plan in plans for chunk in plan.chunks] == [(-1, -1, 4, 5), (6, 7)]
-    assert all(chunk.sample is None for plan in plans for chunk in plan.chunks)
+    assert all(chunk.draw is None for plan in plans for chunk in plan.chunks)
 
 
 def test_a_prompt_that_is_cached_whole_still_computes_its_last_token() -> None:
@@ -275,3 +275,14 @@ def test_the_time_of_admission_is_that_of_the_first_one() -> None:
     driver.scheduler.schedule(now=5.0)
 
     assert sequence.scheduled_at == 5.0
+
+
+def test_a_priority_is_worth_a_head_start_and_no_more() -> None:
+    scheduler = Scheduler(BlockPool(64, 4), EngineSettings(block_size=4, priority_head_start_s=30.0))
+    arrivals = [(0, 100.0), (1, 129.0), (1, 131.0), (-1, 90.0), (0, 100.0)]
+
+    for index, (priority, arrived_at) in enumerate(arrivals):
+        scheduler.add([Sequence(index, generation(str(index), priority=priority), arrived_at)])
+
+    # 1 came 29 s after 0 and passes it; 2 came 31 s after and does not, for 0 has waited so long.
+    assert [sequence.sequence_id for sequence in scheduler.waiting] == [1, 0, 4, 2, 3]

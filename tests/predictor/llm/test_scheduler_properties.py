@@ -1,4 +1,4 @@
-"""Random arrivals, aborts, preemptions and cache hits; `checked_engine` says what must hold after every step.
+"""Random arrivals, forks, aborts, preemptions and cache hits; `checked_engine` says what must hold after every step.
 
 Once by hypothesis, which finds short ways to break things, and once by plain random traffic over many steps.
 """
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.predictor.llm.checked_engine import CheckedEngine
+from tests.predictor.llm.checked_engine import PLAIN, CheckedEngine, Variant
 
 # What CI can afford; a night can afford more.
 NUM_EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "50"))
@@ -28,6 +28,10 @@ PROMPTS = st.builds(
 )
 SALTS = st.sampled_from(["", "", "tenant"])
 PRIORITIES = st.sampled_from([0, 0, 0, 1, -1])
+VARIANTS = [
+    *(PLAIN, PLAIN, Variant(n=2), Variant(n=4, prompt_logprobs=True), Variant(prompt_logprobs=True)),
+    *(Variant(penalized=True), Variant(guide="3 7"), Variant(n=3, penalized=True, guide="5 20")),
+]
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -48,6 +52,7 @@ class EngineMachine(RuleBasedStateMachine):
         salt=SALTS,
         priority=PRIORITIES,
         num_alike=st.integers(1, 3),
+        variant=st.sampled_from(VARIANTS),
     )
     def generate(
         self,
@@ -58,9 +63,10 @@ class EngineMachine(RuleBasedStateMachine):
         salt: str,
         priority: int,
         num_alike: int,
+        variant: Variant,
     ) -> None:
         for _ in range(num_alike):
-            self.engine.generate(prompt, max_tokens, seed, num_sent, salt, priority)
+            self.engine.generate(prompt, max_tokens, seed, num_sent, salt, priority, variant)
 
     @rule(prefix=PROMPTS, scored=PROMPTS, salt=SALTS, priority=PRIORITIES)
     def score(self, prefix: tuple[int, ...], scored: tuple[int, ...], salt: str, priority: int) -> None:
@@ -79,6 +85,10 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 10))
     def step_with_an_abort_in_the_middle(self, which: int) -> None:
         self.engine.step_with_an_abort_in_the_middle(which)
+
+    @rule()
+    def step_that_fails(self) -> None:
+        self.engine.step_that_fails()
 
     def teardown(self) -> None:
         if hasattr(self, "engine"):
@@ -111,7 +121,8 @@ def test_heavy_traffic(seed: int) -> None:
         salt, priority = rng.choice(["", "", "tenant"]), rng.choice([0, 0, 0, 1, -1])
         kind = rng.random()
         if kind < 0.12:
-            engine.generate(prompt, rng.randint(1, 50), rng.randrange(4), rng.randrange(6), salt, priority)
+            max_tokens, variant = rng.randint(1, 50), rng.choice(VARIANTS)
+            engine.generate(prompt, max_tokens, rng.randrange(4), rng.randrange(6), salt, priority, variant)
         elif kind < 0.18:
             engine.score(prompt, tuple(rng.randrange(3) for _ in range(rng.randint(1, 20))), salt, priority)
         elif kind < 0.20 and engine.requests:
@@ -119,6 +130,8 @@ def test_heavy_traffic(seed: int) -> None:
         elif kind < 0.21:
             engine.step_with_an_abort_in_the_middle(rng.randrange(6))
             num_steps += 1
+        elif kind < 0.213:
+            engine.step_that_fails()
         else:
             engine.step()
             num_steps += 1

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pickle
 
-from predictor.llm.step import Chunk, SamplingParams, StepPlan
+from predictor.llm.step import Chunk, Draw, SamplingParams, StepPlan
 
 PLAN = StepPlan(
     step_id=3,
     chunks=(
-        Chunk(0, (5, 6, 7), start_position=16, block_table=(4, 9), sample=SamplingParams(temperature=0)),
+        Chunk(
+            0,
+            (5, 6, 7),
+            start_position=16,
+            block_table=(4, 9),
+            draw=Draw(SamplingParams(temperature=0), allowed=b"\x05"),
+        ),
         Chunk(1, (8,), start_position=0, block_table=(2,), score_targets=(-1,)),
     ),
 )
@@ -29,6 +35,6 @@ def test_recorded_plan_is_the_same_plan() -> None:
 
 
 def test_printed_plan_can_be_read_back() -> None:
-    names = {"StepPlan": StepPlan, "Chunk": Chunk, "SamplingParams": SamplingParams}
+    names = {"StepPlan": StepPlan, "Chunk": Chunk, "Draw": Draw, "SamplingParams": SamplingParams}
 
     assert eval(repr(PLAN), names) == PLAN  # noqa: S307 -- our own text

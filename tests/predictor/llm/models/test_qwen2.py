@@ -33,7 +33,7 @@ def test_scores_of_a_random_model_equal_transformers(tmp_path: Path, tied: bool)
         StepPlan(0, (Chunk(0, tuple(token_ids[:-1]), 0, (3, 0, 2, 1), score_targets=tuple(token_ids[1:])),))
     )
 
-    torch.testing.assert_close(torch.tensor(result.score), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(torch.tensor([score.logprob for score in result.scores]), expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.slow
