@@ -246,6 +246,36 @@ async def test_model_that_generates_no_text_is_a_bad_request(client: openai.Asyn
     assert raised.value.param == "model"
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"logit_bias": {"7": 101}}, "logit_bias"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"bad_words": ["x"] * 65}, "bad_words"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"n": 129}, "n"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice"),
+        ({"use_beam_search": True}, "use_beam_search"),
+    ],
+)
+async def test_refused_value_is_openais_error_with_its_param(
+    client: openai.AsyncOpenAI, door: Door, body: dict[str, Any], param: str
+) -> None:
+    for call in (
+        client.chat.completions.create(model="chat", messages=HI, extra_body=body),
+        client.completions.create(model="chat", prompt="hi", extra_body=body),
+    ):
+        with pytest.raises(openai.BadRequestError) as raised:
+            await call
+        assert (raised.value.param, raised.value.type) == (param, "invalid_request_error")
+    assert door.model.requests == []
+
+
 async def test_known_model_that_nobody_serves_is_unavailable(door: Door) -> None:
     answer = await door.http.post("/v1/models/absent:predict", json={"instances": [1]})
 
