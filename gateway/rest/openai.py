@@ -6,9 +6,11 @@ out as they come. When one of them fails, all end. Reference: the OpenAI API's "
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 from opentelemetry import trace
 from starlette.exceptions import HTTPException
@@ -21,12 +23,14 @@ from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
 from gateway.rest.errors import V1, protocol_of
 from gateway.rest.merging import merged
-from gateway.rest.openai_choices import Choices
+from gateway.rest.openai_choices import Choice, Choices
 from gateway.rest.openai_chunks import Bodies, ChatBodies, TextBodies
-from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest, parse_request
+from gateway.rest.openai_requests import AnswerForm, ChatCompletionRequest, CompletionRequest, parse_request
 from mesh.errors import InvalidInput
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.registry_pb2 import Deployment
+
+T = TypeVar("T")
 
 OWNER = "meshserve"
 
@@ -90,7 +94,7 @@ class OpenAIRoutes:
                 choices.add(number, message)
         choices.check_ended()
         _annotate_response(choices)
-        return json_response(envelope.whole(choices.all, choices.usage()))
+        return await _built(lambda: json_response(envelope.whole(choices.all, choices.usage())), choices.form)
 
 
 async def _events(envelope: Bodies, choices: Choices, messages: Messages) -> AsyncGenerator[bytes, None]:
@@ -100,13 +104,27 @@ async def _events(envelope: Bodies, choices: Choices, messages: Messages) -> Asy
     async with aclosing(messages):
         async for number, message in messages:
             for choice in choices.add(number, message):
-                for chunk in envelope.chunks(choice):
-                    yield sse.event(chunk | common)
+                for event in await _choice_events(envelope, choice, common):
+                    yield event
     choices.check_ended()
     _annotate_response(choices)
     if choices.form.wants_usage:
         yield sse.event(envelope.usage_chunk(choices.all[0], choices.usage()))
     yield sse.DONE
+
+
+async def _choice_events(envelope: Bodies, choice: Choice, common: dict[str, Json]) -> list[bytes]:
+    """What the choice has to tell now."""
+
+    def build() -> list[bytes]:
+        return [sse.event(chunk | common) for chunk in envelope.chunks(choice)]
+
+    return build() if choice.is_open else await _built(build, choice.form)
+
+
+async def _built(build: Callable[[], T], form: AnswerForm) -> T:
+    """`build()`; in a thread when it may write very many log-probabilities: the event loop serves others meanwhile."""
+    return await asyncio.to_thread(build) if form.entries_per_prompt_token else build()
 
 
 async def _in_clients_words(messages: Messages, asked: AnyRequest) -> Messages:

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from gateway.generation import finish_reason_name
 from gateway.rest.bodies import Json
 from gateway.rest.openai_requests import AnswerForm
-from mesh.errors import Internal
+from mesh.errors import Internal, InvalidInput
 from mesh.v1 import language_model_pb2 as lm
+
+# Every choice repeats the log-probabilities of its prompt; so many are about 70 MB of JSON.
+MAX_PROMPT_ENTRIES = 1_000_000
 
 
 @dataclass(slots=True)
@@ -107,7 +110,8 @@ class Choices:
     def add(self, number: int, message: lm.GenerateResponse) -> Sequence[Choice]:
         """Take in a message of prompt `number`. Returns the choices that may have something new to tell.
 
-        A choice tells nothing before its prompt is told. Raises Internal for an output that nobody asked for.
+        A choice tells nothing before its prompt is told. Raises Internal for an output that nobody asked for, and
+        InvalidInput when the choices would repeat too many log-probabilities of their prompts.
         """
         n = self.form.num_choices
         if not 0 <= message.index < n:
@@ -115,10 +119,22 @@ class Choices:
         prompt, choice = self._prompts[number], self.all[number * n + message.index]
         was_told = prompt.is_told(self.form)
         prompt.add(message, is_first_output=message.index == 0)
+        if message.HasField("start"):
+            self._check_size()
         choice.add(message)
         if not prompt.is_told(self.form):
             return ()
         return (choice,) if was_told else self.all[number * n : (number + 1) * n]
+
+    def _check_size(self) -> None:
+        per_token = self.form.entries_per_prompt_token
+        num_tokens = sum(prompt.num_tokens for prompt in self._prompts)
+        if num_tokens * per_token * self.form.num_choices > MAX_PROMPT_ENTRIES:
+            raise InvalidInput(
+                f"{num_tokens} prompt tokens with {per_token} log-probabilities each, for {self.form.num_choices} "
+                f"choices, are above the limit of {MAX_PROMPT_ENTRIES}; ask for fewer",
+                field="logprobs" if self.form.prompt_logprobs is None else "prompt_logprobs",
+            )
 
     def check_ended(self) -> None:
         """Raise Internal when an output has no end: half an answer must not look like a whole one."""

@@ -44,6 +44,12 @@ class AnswerForm:
     one_call: bool = False
     wants_usage: bool = False
 
+    @property
+    def entries_per_prompt_token(self) -> int:
+        """How many log-probabilities a choice tells of each token of its prompt."""
+        in_lists = 0 if self.logprobs is None or not self.echo else self.logprobs + 1
+        return in_lists + (0 if self.prompt_logprobs is None else self.prompt_logprobs + 1)
+
 
 class StreamOptions(Strict):
     include_usage: bool | None = None

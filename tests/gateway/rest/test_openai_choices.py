@@ -6,7 +6,7 @@ import pytest
 
 from gateway.rest.openai_choices import Choices
 from gateway.rest.openai_requests import AnswerForm
-from mesh.errors import Internal
+from mesh.errors import Internal, InvalidInput
 from mesh.v1 import language_model_pb2 as lm
 
 START = lm.GenerateResponse(
@@ -110,3 +110,20 @@ def test_calls_after_the_first_are_dropped_where_one_was_asked_for() -> None:
         choices.add(0, message)
 
         assert [call.id for call in choices.all[0].tool_calls] == ids
+
+
+def test_log_probabilities_that_every_choice_repeats_are_bounded() -> None:
+    start = lm.GenerateResponse(start=lm.GenerationStart(prompt_tokens=5000))
+    for form, field in (
+        (AnswerForm(num_choices=10, prompt_logprobs=20), "prompt_logprobs"),
+        (AnswerForm(num_choices=10, logprobs=20, echo=True), "logprobs"),
+    ):
+        with pytest.raises(InvalidInput, match="5000 prompt tokens with 21 log-probabilities each") as raised:
+            Choices(1, form).add(0, start)
+        assert raised.value.field == field
+    with pytest.raises(InvalidInput, match="10000 prompt tokens"):
+        choices = Choices(2, AnswerForm(num_choices=5, prompt_logprobs=20))
+        for number in range(2):
+            choices.add(number, start)
+    Choices(1, AnswerForm(num_choices=10, logprobs=20)).add(0, start)
+    Choices(1, AnswerForm(num_choices=9, prompt_logprobs=20)).add(0, start)
