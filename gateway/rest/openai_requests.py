@@ -108,13 +108,16 @@ class _Sampled(SamplingFields, GuideFields):
 
     def field_of(self, mesh_field: str) -> str:
         """What the client calls what an error of a later hop names in the mesh's words."""
-        name = mesh_field.removeprefix("sampling.").partition(".")[0].partition("[")[0]
-        if name in _GUIDE_FIELDS and (guide := self.guide()) is not None:
-            return guide[0]
-        return mesh_field
+        guide = self.guide() if _is_guide(mesh_field) else None
+        return guide[0] if guide else mesh_field
 
 
 _GUIDE_FIELDS = frozenset({"guide", *lm.Guide.DESCRIPTOR.fields_by_name})
+_TOOL_FIELDS = {"messages.tools_json": "tools", "messages.tool_choice": "tool_choice"}
+
+
+def _is_guide(mesh_field: str) -> bool:
+    return mesh_field.removeprefix("sampling.").partition(".")[0].partition("[")[0] in _GUIDE_FIELDS
 
 
 class ChatCompletionRequest(_Sampled, ToolFields, Conversation):
@@ -150,6 +153,15 @@ class ChatCompletionRequest(_Sampled, ToolFields, Conversation):
         request.messages.CopyFrom(self.to_messages())
         self.add_tools(request.messages)
         return [request]
+
+    def field_of(self, mesh_field: str) -> str:
+        """As the base has it; tools have names of their own in the mesh, and a demanded call is a guide there."""
+        if (name := _TOOL_FIELDS.get(mesh_field)) is not None:
+            return name
+        field = super().field_of(mesh_field)
+        if field == mesh_field and _is_guide(field) and self.tools:
+            return "tools"
+        return field.replace("tool_calls_json", "tool_calls")
 
     def _num_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None

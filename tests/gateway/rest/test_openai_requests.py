@@ -110,6 +110,11 @@ def test_field_of_a_later_hops_error_is_called_what_the_client_calls_it() -> Non
     assert guided.field_of("sampling.guide.regex") == "guided_regex"
     assert guided.field_of("temperature") == "temperature"
     assert plain.field_of("guide") == "guide"
+    tooled = parse_request(ChatCompletionRequest, CHAT | {"tools": [{"type": "function", "function": {"name": "f"}}]})
+    assert tooled.field_of("messages.tools_json") == "tools"
+    assert tooled.field_of("messages.tool_choice") == "tool_choice"
+    assert tooled.field_of("messages[1].tool_calls_json") == "messages[1].tool_calls"
+    assert tooled.field_of("guide") == "tools"
 
 
 @pytest.mark.parametrize(
