@@ -31,12 +31,13 @@ from predictor.llm.worker import build_engine
 
 
 class Recorder:
-    """A backend that passes every call on to another and writes the steps down."""
+    """A backend that passes every call on to another and, while `is_on`, writes the steps down."""
 
     def __init__(self, backend: Backend, vocabulary: Vocabulary, out: TextIO) -> None:
         self._backend = backend
         self._vocabulary = vocabulary
         self._out = out
+        self.is_on = False
 
     def block_bytes(self, block_size: int) -> int:
         return self._backend.block_bytes(block_size)
@@ -49,6 +50,8 @@ class Recorder:
 
     def execute(self, plan: StepPlan) -> list[ChunkResult]:
         results = self._backend.execute(plan)
+        if not self.is_on:
+            return results
         self._out.write(f"step {plan.step_id}: {_counted(plan.num_tokens, 'token')}\n")
         for chunk, result in zip(plan.chunks, results, strict=True):
             self._out.write(f"  {self._line(chunk, result)}\n")
@@ -80,8 +83,9 @@ def describe_blocks(block_table: Sequence[int]) -> str:
 def trace(model: EngineModel, spec: EngineSpec, requests: Sequence[GenerationRequest], out: TextIO) -> None:
     """Run all requests together to their end. Raises what the engine raises for a request that it refuses."""
     recorder = Recorder(model.backend, model.vocabulary, out)
-    engine, info = build_engine(replace(model, backend=recorder), spec)
     recorder.warm_up()
+    engine, info = build_engine(replace(model, backend=recorder), spec)
+    recorder.is_on = True
     out.write(f"{info.num_blocks} blocks of {info.block_size} tokens\n")
     texts = {request.request_id: "" for request in requests}
     for request in requests:
