@@ -2,7 +2,7 @@
 
 Guides of one spec share what the matcher has learnt about its expressions. That makes them fast, and it has a bound
 (too many states) which one of them may reach for all. So a guide whose matcher fails makes one of its own, gives it the
-tokens so far, and fails only if that one fails too: then the failure hangs on the spec and the tokens alone.
+tokens so far, and fails only if that one fails too: then no other output is to blame.
 """
 
 from __future__ import annotations

@@ -311,3 +311,32 @@ def test_a_grammar_that_becomes_too_costly_ends_its_output_with_a_sentence(
     assert caught.value.field == "grammar"
     with pytest.raises(InvalidInput, match="max is 1000"):  # it stands where it stood, and that token is too much
         guide.accept(allowed_ids(guide)[-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_taken"),
+    [
+        ('{"name":\n' + " " * 63 + '"x"', True),
+        ('{"name":' + " " * 65 + '"x"', False),  # a model that likes white space cannot fill its output with it
+        (' {"name"', False),
+        ('{"age": 1, "name"', False),  # properties come in the order of the schema
+        ('{"name": "é"', True),
+        ('{"name": "\\u00e9"', False),
+        ('{"name": "\\u0001"', True),  # cannot be written otherwise
+    ],
+)
+def test_of_the_texts_that_fit_a_schema_these_can_come(
+    guides: LlguidanceGuides, tokenizer: Tokenizer, text: str, is_taken: bool
+) -> None:
+    token_ids = tokenizer.encode(text)
+
+    assert (accepts(guides.start(json_schema(PERSON)), token_ids) == len(token_ids)) is is_taken
+
+
+def test_the_model_chooses_how_a_text_is_cut_even_where_only_one_can_follow(
+    guides: LlguidanceGuides, tokenizer: Tokenizer
+) -> None:
+    # Forced text would be tokenized whole for each mask, however long it is.
+    guide = guides.start(grammar('start: "hello"\n%llguidance {"no_forcing": false}'))
+
+    assert {tokenizer.decode([i]) for i in allowed_ids(guide)} >= {"h", "he", "hel"}
