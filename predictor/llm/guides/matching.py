@@ -7,6 +7,7 @@ tokens so far, and fails only if that one fails too: then no other output is to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,6 +17,10 @@ from mesh.errors import InvalidInput
 from predictor.llm.guides.vocabulary import GuideVocabulary
 
 T = TypeVar("T")
+
+
+class TooCostly(InvalidInput):
+    """What may come next cannot be found out within the limits of a step."""
 
 
 class MatcherGuide:
@@ -39,14 +44,14 @@ class MatcherGuide:
     def allowed(self) -> bytes:
         """As Guide.allowed; `GuideVocabulary.num_mask_bytes` long.
 
-        Raises InvalidInput when no token can follow, or when what can follow is too costly to find out.
+        Raises InvalidInput when no token can follow, and TooCostly.
         """
         if self._allowed is None:
             self._allowed = self._eos_mask if self._has_ended else self._compute_allowed()
         return self._allowed
 
     def accept(self, token_id: int, /) -> None:
-        """As Guide.accept. Raises InvalidInput for a token that does not fit, and for steps that are too costly."""
+        """As Guide.accept. Raises InvalidInput for a token that does not fit, and TooCostly."""
         if token_id in self._vocabulary.eos_ids:
             if not self._has_ended and not self._matcher.is_accepting():
                 raise self._error(f"the text ends with token {token_id}, and is not whole")
@@ -80,8 +85,17 @@ class MatcherGuide:
         self._matcher.try_consume_tokens(self._token_ids)
         result = step(self._matcher)
         if self._matcher.is_error():
-            raise self._error(self._matcher.get_error().split("\n")[0])
+            raise TooCostly(self._sentence(_reason(self._matcher.get_error())), field=self._field)
         return result
 
     def _error(self, what: str) -> InvalidInput:
-        return InvalidInput(f"{self._field}: after {len(self._token_ids)} tokens of output {what}", field=self._field)
+        return InvalidInput(self._sentence(what), field=self._field)
+
+    def _sentence(self, what: str) -> str:
+        return f"{self._field}: after {len(self._token_ids)} tokens of output {what}"
+
+
+def _reason(complaint: str) -> str:
+    if found := re.search(r"Current row has (\d+) items; max is (\d+)", complaint):
+        return f"too many ways to go on are open: {found[1]}; at most {found[2]} are followed"
+    return complaint.split("\n")[0]

@@ -33,7 +33,7 @@ class TrialLimits:
     """Bounds of one trial, and of the queue before it.
 
     memory_bytes: beyond what the worker has when it begins. stack_bytes: far below the 8 MB of a process's own stack.
-    num_ways, num_tokens: how often, and how far, the guide is followed; a trial fails when every way fails.
+    num_ways, num_tokens: how often, and how far, the guide is followed.
     """
 
     cpu_s: float = 0.5

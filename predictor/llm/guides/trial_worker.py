@@ -19,21 +19,29 @@ from pathlib import Path
 from mesh.errors import MeshError
 from predictor.llm.guide import Guide, GuideSpec
 from predictor.llm.guides.maker import LlguidanceGuides
+from predictor.llm.guides.matching import TooCostly
 from predictor.llm.guides.trial import TrialLimits
 from predictor.llm.guides.vocabulary import GuideVocabulary
 
 
 def verdict(guides: LlguidanceGuides, spec: GuideSpec, limits: TrialLimits) -> str:
-    """What is wrong with `spec`; "" for nothing. Wrong is also a guide that fails on every way that is tried."""
+    """What is wrong with `spec`; "" for nothing.
+
+    Wrong is also a guide that becomes too costly on any way that is tried, or finds no token to go on on all of them:
+    a dead end on some ways is one that a model may never take.
+    """
     try:
-        failures = [follow(guides.start(spec), way, limits.num_tokens) for way in range(limits.num_ways)]
+        dead_ends = [follow(guides.start(spec), way, limits.num_tokens) for way in range(limits.num_ways)]
     except MeshError as error:
         return error.message
-    return failures[0] if all(failures) else ""
+    return dead_ends[0] if all(dead_ends) else ""
 
 
 def follow(guide: Guide, way: int, num_tokens: int) -> str:
-    """Let `guide` go on for some tokens, and say why it could not; "" when it could. `way`: which tokens are taken."""
+    """Let `guide` go on for some tokens, and say why it could not; "" when it could. `way`: which tokens are taken.
+
+    Raises TooCostly.
+    """
     rng = random.Random(way)
     try:
         for _ in range(num_tokens):
@@ -41,6 +49,8 @@ def follow(guide: Guide, way: int, num_tokens: int) -> str:
             if guide.is_complete:
                 break
             guide.accept(_some_token(mask, rng))
+    except TooCostly:
+        raise
     except MeshError as error:
         return error.message
     return ""

@@ -304,12 +304,16 @@ def test_a_grammar_that_becomes_too_costly_ends_its_output_with_a_sentence(
 ) -> None:
     guide = guides.start(grammar('start: x{1,10000}\nx: y{1,10000}\ny: "a"{1,10000}'))
 
-    with pytest.raises(InvalidInput, match=r"^grammar: after \d+ tokens of output .*max is 1000") as caught:
+    with pytest.raises(
+        InvalidInput, match=r"^grammar: after \d+ tokens of output .*at most 1000 are followed"
+    ) as caught:
         for _ in range(100):
             guide.accept(allowed_ids(guide)[-1])
 
     assert caught.value.field == "grammar"
-    with pytest.raises(InvalidInput, match="max is 1000"):  # it stands where it stood, and that token is too much
+    with pytest.raises(
+        InvalidInput, match="at most 1000 are followed"
+    ):  # it stands where it stood, and that token is too much
         guide.accept(allowed_ids(guide)[-1])
 
 
