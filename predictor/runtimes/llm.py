@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import numpy as np
 
 from mesh.context import current, new_request_id
-from mesh.errors import InvalidInput
+from mesh.errors import InvalidInput, Overloaded
 from predictor.llm.client import EngineClient
+from predictor.llm.factory import make_guides
+from predictor.llm.guide import GuideSpec
+from predictor.llm.guides.maker import LlguidanceGuides
 from predictor.llm.messages import EngineSpec
 from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput
 from predictor.llm.sequence import GenerationRequest, ScoreRequest
@@ -43,6 +47,10 @@ METADATA = ModelMetadata(
 )
 
 
+# Guides that are checked or wait for it at the same time.
+MAX_GUIDE_CHECKS = 32
+
+
 def draw_seed() -> int:
     """A seed that every JSON reader takes exactly: below 2^53."""
     return secrets.randbits(53)
@@ -56,6 +64,10 @@ class LlmRuntime:
         self._draw_seed = draw_seed
         self._tokenizer: Tokenizer | None = None
         self._engine: EngineClient | None = None
+        self._guides: LlguidanceGuides | None = None
+        # Checks wait for one worker process: here, and not in the threads that everything else shares.
+        self._guide_checks = ThreadPoolExecutor(max_workers=2, thread_name_prefix="guide-check")
+        self._num_guide_checks = 0
         self._is_loaded = False
 
     @property
@@ -80,6 +92,7 @@ class LlmRuntime:
         progress("tokenizer", 0, 1)
         # Not through the engine's loader: that would bring torch into this process, which only the engine's needs.
         self._tokenizer = await asyncio.to_thread(read_tokenizer, artifact.path)
+        self._guides = await asyncio.to_thread(make_guides, self._tokenizer)
         progress("tokenizer", 1, 1)
 
         def on_state(state: EngineState) -> None:
@@ -97,6 +110,9 @@ class LlmRuntime:
 
     async def unload(self) -> None:
         self._is_loaded = False
+        self._guide_checks.shutdown(wait=False, cancel_futures=True)
+        if self._guides is not None:
+            await asyncio.to_thread(self._guides.close)
         if self._engine is not None:
             await self._engine.stop()
 
@@ -130,6 +146,8 @@ class LlmRuntime:
         cache_salt: str = "",
     ) -> GenerationRequest:
         engine, tokenizer = self._loaded()
+        if options.guide is not None:
+            await self._check_guide(options.guide)
         request = current()
         return build_request(
             request.request_id if request else new_request_id(),
@@ -188,6 +206,18 @@ class LlmRuntime:
         if "sampling_parameters" in inputs:
             options = parse_options(bytes(inputs["sampling_parameters"].flat[0]))
         return await self.make_request(await self.encode_prompt(prompt), options)
+
+    async def _check_guide(self, spec: GuideSpec) -> None:
+        """Before the request reaches the engine: a malformed grammar costs those who are running nothing."""
+        if self._guides is None:
+            raise InvalidInput("guide: the model has no end-of-text token, so no output can be guided", field="guide")
+        if self._num_guide_checks >= MAX_GUIDE_CHECKS:
+            raise Overloaded(f"{self._num_guide_checks} guides are being checked; no more are taken at the same time")
+        self._num_guide_checks += 1
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._guide_checks, self._guides.check, spec)
+        finally:
+            self._num_guide_checks -= 1
 
     def _loaded(self) -> tuple[EngineClient, Tokenizer]:
         assert self._engine is not None and self._tokenizer is not None, "load() comes first"

@@ -59,6 +59,7 @@ class CallParser:
         self._buffer = ""
         self._space = ""  # of text that a call may follow; it is text only when more text does
         self._follows_call = False
+        self._is_cut_call = False  # what is undecided at the end can only be the beginning of one more call
         self._num_calls = 0
         self._arguments = _JsonObject()
         self._text: list[str] = []
@@ -89,9 +90,10 @@ class CallParser:
             self._take(len(opening))
             self._state = self._read_head
             return True
-        num_held = 0 if is_final else _overlap(self._buffer, opening)
+        num_held = _overlap(self._buffer, opening)
         self._say(self._take(len(self._buffer) - num_held))
         if is_final:
+            self._give_up()
             self._text.append(self._space)
             self._space = ""
         return False
@@ -107,7 +109,10 @@ class CallParser:
             return True
         if not is_final and self._head.beginning.fullmatch(self._buffer):
             return False
-        self._say(self._syntax.opening)
+        if is_final and self._is_cut_call and self._head.beginning.fullmatch(self._buffer):
+            self._buffer = ""
+        else:
+            self._say(self._syntax.opening)
         self._state = self._read_text
         return True
 
@@ -125,6 +130,7 @@ class CallParser:
         if match := _BRACE.whole.match(self._buffer):
             self._take(match.end())
             self.num_complete += self._arguments.is_valid()
+            self._is_cut_call = self._arguments.is_valid()
             self._state = self._read_closing
             return True
         if not is_final and _BRACE.beginning.fullmatch(self._buffer):
@@ -144,6 +150,12 @@ class CallParser:
         self._state, self._follows_call = self._read_text, True
         return True
 
+    def _give_up(self) -> None:
+        """Decide on half an opening at the end: text, or, straight after a call, one that max_tokens cut off."""
+        rest = self._take(len(self._buffer))
+        if not self._is_cut_call:
+            self._say(rest)
+
     def _take(self, num_chars: int) -> str:
         taken, self._buffer = self._buffer[:num_chars], self._buffer[num_chars:]
         return taken
@@ -153,6 +165,7 @@ class CallParser:
         if core:
             self._text.append(self._space + core)
             self._space = ""
+            self._is_cut_call = False
         self._space += text[len(core) :]
 
 

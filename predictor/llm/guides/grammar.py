@@ -13,7 +13,7 @@ from llguidance import regex_to_lark
 
 from mesh.errors import InvalidInput
 from predictor.llm.guide import GuideKind, GuideSpec
-from predictor.llm.guides.schema import Json, check_schema
+from predictor.llm.guides.schema import Json, check_inline_schema, check_schema
 
 MAX_SOURCE_CHARS = 256 * 1024
 MAX_CHOICES = 10_000
@@ -118,7 +118,7 @@ def _lark_grammar(source: str) -> str:
             schema: Json = json.JSONDecoder().raw_decode(source, match.end())[0]
         except (ValueError, RecursionError):
             continue  # llguidance says it better, with the line
-        check_schema(schema, field)
+        check_inline_schema(schema, field)
     return source + _NO_FORCING
 
 

@@ -71,12 +71,38 @@ _ANNOTATIONS = frozenset(
 _KNOWN = _ASSERTIONS | _ANNOTATIONS | {*_SCHEMA_MAPS, *_SCHEMA_LISTS, *_SCHEMAS}
 
 
-def check_schema(schema: Json, field: str) -> None:
-    """Raise InvalidInput when a keyword is not supported or no value fits; `field` names what holds the schema."""
+# llguidance's options of a schema within a grammar: how a JSON text is spaced, and whether keywords that it does not
+# know are passed over.
+_OPTIONS: dict[str, type] = {
+    "item_separator": str,
+    "key_separator": str,
+    "whitespace_flexible": bool,
+    "whitespace_pattern": str,
+    "lenient": bool,
+}
+
+
+def check_inline_schema(schema: Json, field: str) -> None:
+    """As check_schema, for a schema within a grammar: whoever writes one may say in `x-guidance` how it is read."""
+    if not isinstance(schema, dict):
+        return check_schema(schema, field)
+    options = schema.get("x-guidance", {})
+    known = {name: value for name, value in options.items() if name in _OPTIONS} if isinstance(options, dict) else None
+    if known is None or known != options or any(type(value) is not _OPTIONS[name] for name, value in known.items()):
+        raise InvalidInput(f"{field}: x-guidance takes {', '.join(_OPTIONS)}", field=field)
+    plain = {keyword: value for keyword, value in schema.items() if keyword != "x-guidance"}
+    return check_schema(plain, field, is_lenient=known.get("lenient") is True)
+
+
+def check_schema(schema: Json, field: str, *, is_lenient: bool = False) -> None:
+    """Raise InvalidInput when a keyword is not supported or no value fits; `field` names what holds the schema.
+
+    is_lenient: unknown keywords may stand, and say nothing.
+    """
     subschemas = dict(_walk(schema, "#", 0, field))
     for pointer, subschema in subschemas.items():
         if isinstance(subschema, dict):
-            _check_keywords(subschema, pointer, field)
+            _check_keywords(subschema, pointer, field, is_lenient=is_lenient)
         elif not isinstance(subschema, bool):
             raise InvalidInput(f"{field}: at {pointer} stands no schema (an object, true or false)", field=field)
     if "#" not in _satisfiable(subschemas):
@@ -87,10 +113,11 @@ def check_schema(schema: Json, field: str) -> None:
         )
 
 
-def _check_keywords(schema: dict[str, Json], pointer: str, field: str) -> None:
+def _check_keywords(schema: dict[str, Json], pointer: str, field: str, *, is_lenient: bool) -> None:
     for keyword in schema:
         # Keywords that begin with x- are annotations; llguidance's own would switch these very checks off.
-        if keyword not in _KNOWN and (keyword == "x-guidance" or not keyword.startswith("x-")):
+        is_annotation = is_lenient or keyword.startswith("x-")
+        if keyword == "x-guidance" or (keyword not in _KNOWN and not is_annotation):
             raise InvalidInput(f"{field}: keyword {keyword[:64]!r} at {pointer} is not supported", field=field)
 
 

@@ -115,6 +115,20 @@ def test_a_call_may_follow_what_only_looked_like_one() -> None:
     assert read([output]) == ("<tool_call>oops", [("f", "{}")], 1)
 
 
+@pytest.mark.parametrize("cut_at", range(1, len('<tool_call>\n{"name": "f", "arguments": ')))
+def test_the_beginning_of_one_more_call_that_was_cut_off_is_no_text(cut_at: int) -> None:
+    output = tagged("f", "{}") + "\n" + tagged("f", "{}")[:cut_at]
+
+    assert read([output]) == ("", [("f", "{}")], 1)
+    assert read(list(output)) == ("", [("f", "{}")], 1)
+
+
+def test_text_between_makes_half_an_opening_text_again() -> None:
+    output = tagged("f", "{}") + "\nso 1 <"
+
+    assert read([output]) == read(list(output)) == ("so 1 <", [("f", "{}")], 1)
+
+
 def test_text_is_held_back_only_while_it_may_become_a_call() -> None:
     parser = CallParser(TAGS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.errors import InvalidInput
-from predictor.llm.guides.schema import MAX_DEPTH, Json, check_schema
+from predictor.llm.guides.schema import MAX_DEPTH, Json, check_inline_schema, check_schema
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,29 @@ def test_a_keyword_that_would_be_ignored_is_refused_by_name_and_place(schema: Js
         check_schema(schema, "json_schema")
 
     assert caught.value.message == f"json_schema: keyword '{keyword}' at {pointer} is not supported"
+
+
+def test_a_schema_within_a_grammar_may_say_how_it_is_read() -> None:
+    options: Json = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "lenient": True}
+
+    check_inline_schema({"x-guidance": options, "requird": ["a"], "properties": {"a": {"not": {}}}}, "grammar")
+    check_inline_schema(True, "grammar")
+
+
+@pytest.mark.parametrize(
+    ("schema", "sentence"),
+    [
+        ({"x-guidance": {"lenient": False}, "requird": []}, "keyword 'requird' at # is not supported"),
+        ({"x-guidance": {"lenient": True, "$ref": "#"}}, "x-guidance takes item_separator"),
+        ({"x-guidance": {"lenient": 1}}, "x-guidance takes item_separator"),
+        ({"x-guidance": ["lenient"]}, "x-guidance takes item_separator"),
+        ({"x-guidance": {"lenient": True}, "items": {"x-guidance": {}}}, "keyword 'x-guidance' at #/items"),
+        ({"x-guidance": {"lenient": True}, "$ref": "#"}, "allows no value"),
+    ],
+)
+def test_other_options_and_options_elsewhere_are_refused(schema: Json, sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        check_inline_schema(schema, "grammar")
 
 
 @pytest.mark.parametrize(
