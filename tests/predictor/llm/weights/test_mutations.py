@@ -44,6 +44,7 @@ def assert_refused_or_loaded(found: dict[str, Any], count: int) -> None:
     assert found["kinds"]["CorruptArtifact"] > count / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["gpt2", "llama"])
 def test_a_damaged_gguf_file_is_refused_or_loads(tmp_path: Path, tokenizer: str) -> None:
     model = SmallModel(
