@@ -68,6 +68,42 @@ BAD_MESSAGES: dict[str, tuple[bytes, str]] = {
     "unknown stop token": (message(stop_token_ids=[1 << 30]), "stop_token_ids has token id 1073741824"),
     "priority": (message(priority=5000), "priority is 5000; it must be -1000 to 1000"),
     "long salt": (message(cache_salt="x" * 1000), "cache_salt has 1000 characters; at most 256"),
+    "unknown token in logit_bias": (message(logit_bias={49_152: 1}), "logit_bias has token id 49152"),
+    "logit_bias NaN": (message(logit_bias={5: math.nan}), "logit_bias[5] is nan; it must be -100.0 to 100.0"),
+    "logit_bias of 1,025": (message(logit_bias=dict.fromkeys(range(1025), 1)), "logit_bias has 1025 entries"),
+    "penalty NaN": (message(frequency_penalty=math.nan), "frequency_penalty is nan; it must be -2.0 to 2.0"),
+    "penalty 3": (message(presence_penalty=3), "presence_penalty is 3.0"),
+    "repetition_penalty 0": (message(repetition_penalty=0), "repetition_penalty is 0.0; it must be above 0"),
+    "n 0": (message(n=0), "n is 0; it must be 1 to 128"),
+    "n 129": (message(n=129), "n is 129"),
+    "n of a continuation": (message(n=2, continue_from=[5]), "n is 2; it must be 1 where continue_from is given"),
+    "negative sample_index": (message(sample_index=-1), "sample_index is -1"),
+    "min_tokens above max_tokens": (message(min_tokens=3), "min_tokens is 3; it must be 0 to 2"),
+    "65 bad words": (message(bad_words=["a"] * 65), "bad_words has 65 texts; at most 64"),
+    "empty bad word": (message(bad_words=[""]), "bad_words has a text of 0 characters"),
+    "prompt_logprobs 21": (message(prompt_logprobs=21), "prompt_logprobs is 21"),
+    "empty guide": (message(guide=lm.Guide()), "guide is empty"),
+    "schema that is no JSON": (message(guide=lm.Guide(json_schema="{")), "json_schema is no JSON"),
+    "schema without an end": (message(guide=lm.Guide(json_schema='{"$ref": "#"}')), "json_schema allows no value"),
+    "contradictory schema": (
+        message(guide=lm.Guide(json_schema='{"type": "integer", "minimum": 2, "maximum": 1}')),
+        "json_schema is not taken: ",
+    ),
+    "unknown keyword": (message(guide=lm.Guide(json_schema='{"requird": []}')), "keyword 'requird' at #"),
+    "schema of 1 MB": (
+        message(guide=lm.Guide(json_schema=json.dumps({"enum": ["x" * 1000] * 1000}))),
+        "at most 262144 are taken",
+    ),
+    "expression that is not closed": (message(guide=lm.Guide(regex="(a")), "regex is not taken: unclosed group"),
+    "expression of great cost": (message(guide=lm.Guide(regex="((a{1,1000}){1,1000}){1,1000}")), "regex"),
+    "grammar without a start": (message(guide=lm.Guide(grammar="x: /a/")), "grammar is not taken: no start rule"),
+    "grammar of 5,000 rules in a row": (
+        message(
+            guide=lm.Guide(grammar="start: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(5000)) + 'r5000: "a"')
+        ),
+        "grammar",
+    ),
+    "no choices": (message(guide=lm.Guide(choices=lm.Choices())), "choices is empty"),
     "longer continuation than output": (message(continue_from=[1] * 5), "continue_from has 5 tokens; at most 2"),
 }
 
@@ -88,12 +124,15 @@ BAD_BODIES: dict[str, tuple[bytes, str | None, str]] = {
     "temperature infinite": (body().replace(b": 2", b': 2, "temperature": 1e999'), None, "the body is not JSON"),
     "temperature negative": (body(temperature=-1), "temperature", "'temperature' is wrong"),
     "top_p 0": (body(top_p=0), "top_p", "'top_p' is wrong: input should be greater than 0"),
-    "max_tokens 0": (body(max_tokens=0), "max_tokens", "'max_tokens' is wrong"),
+    "max_tokens 0": (body(max_tokens=0), "max_tokens", "max_tokens is 0; it must be at least 1"),
     "max_tokens 2^31": (body(max_tokens=2**31), "max_tokens", "less than or equal to 2147483647"),
     "max_tokens 2^31 - 1": (body(max_tokens=2**31 - 1), "max_tokens", "max_tokens is 2147483647; it must be 1 to 8192"),
     "max_tokens 2^63": (body(max_tokens=2**63), "max_tokens", "'max_tokens' is wrong"),
     "1,000 stop strings": (body(stop=[f"s{i}" for i in range(1000)]), "stop", "at most 16 items"),
     "empty stop string": (body(stop=[""]), "stop", "stop has an empty string"),
+    "unknown token in logit_bias": (body(logit_bias={"49152": 1}), "logit_bias", "logit_bias has token id 49152"),
+    "1,000 choices": (body(n=1000), "n", "'n' is wrong"),
+    "schema that is no schema": (body(guided_json={"type": "strin"}), "guided_json", "Invalid type: strin"),
     "seed 2^64": (body(seed=2**64), "seed", "'seed' is wrong"),
 }
 
@@ -184,6 +223,8 @@ def test_the_gateway_refuses_and_names_the_field(mesh: Mesh, what: str) -> None:
         (b"Hi", {"max_tokens": 0}, "max_tokens is 0"),
         (b"Hi", {"max_tokens": 2**31}, "max_tokens"),
         (b"Hi", {"stop": ["x"] * 1000}, "stop"),
+        (b"Hi", {"logit_bias": {"49152": 1}}, "logit_bias has token id 49152"),
+        (b"Hi", {"guided_regex": "(a"}, "regex is not taken: unclosed group"),
     ],
     ids=lambda value: repr(value)[:24],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest_asyncio
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub
 from predictor.llm.sequence import output_seed
-from tests.predictor.running import RunningPredictor, running_predictor
+from tests.predictor.running import RunningPredictor, eventually, running_predictor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -157,6 +159,29 @@ async def test_outputs_of_one_request_share_its_prompt_and_differ(channel: grpc.
     alone = await generate(channel, generation(prompt, temperature=1, seed=7, sample_index=2))
     by_seed = await generate(channel, generation(prompt, temperature=1, seed=output_seed(7, 2)))
     assert tokens_of(alone, 2) == outputs[2] == tokens_of(by_seed)
+
+
+async def test_a_client_that_leaves_ends_all_outputs_of_its_request(
+    predictor: RunningPredictor, channel: grpc.aio.Channel
+) -> None:
+    call = LanguageModelStub(channel).Generate(generation(max_tokens=2000, ignore_eos=True, n=40))
+    await call.read()
+    assert await metric(predictor, "vllm:num_requests_running") == 32
+    assert await metric(predictor, "vllm:num_requests_waiting") == 8
+
+    call.cancel()
+
+    async def is_idle() -> bool:
+        names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+        return [await metric(predictor, name) for name in names] == [0, 0, 0]
+
+    await eventually(is_idle, 20, "all outputs have left the engine")
+
+
+async def metric(predictor: RunningPredictor, name: str) -> float:
+    url = f"http://{predictor.addresses['metrics_address']}/metrics"
+    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{"))
 
 
 async def test_bias_and_bans_move_the_choice(channel: grpc.aio.Channel) -> None:
