@@ -1,23 +1,24 @@
 """Random arrivals, forks, aborts, preemptions and cache hits; `checked_engine` says what must hold after every step.
 
-Once by hypothesis, which finds short ways to break things, and once by plain random traffic over many steps.
+By hypothesis, which finds short ways to break things, and by plain random traffic over many steps. A hundred thousand
+steps of each take about a minute; a tenth of that runs with the quick tests.
 """
 
 from __future__ import annotations
 
 import os
 import random
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.predictor.llm.checked_engine import PLAIN, CheckedEngine, Variant
 
-# What CI can afford; a night can afford more.
-NUM_EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "50"))
-NUM_STEPS = int(os.environ.get("ENGINE_STEPS", "10000"))
+# A night can afford more.
+NUM_STEPS = int(os.environ.get("ENGINE_STEPS", "100000"))
 
 # Prompts from few beginnings, so that prefixes are often shared.
 BEGINNINGS = [tuple(range(n)) for n in (0, 3, 4, 8, 13)]
@@ -35,6 +36,8 @@ VARIANTS = [
 
 
 class EngineMachine(RuleBasedStateMachine):
+    num_steps: ClassVar[int] = 0  # of the engine, over all examples
+
     @initialize(
         num_blocks=st.integers(8, 20),
         max_num_seqs=st.integers(2, 5),
@@ -94,29 +97,55 @@ class EngineMachine(RuleBasedStateMachine):
         if hasattr(self, "engine"):
             self.engine.finish()
             stats = self.engine.engine.engine.stats()
+            EngineMachine.num_steps += stats.num_steps
             event(f"preempted: {stats.num_preemptions > 0}")
             event(f"found a cached prefix: {stats.num_prefix_hits > 0}")
 
 
-EngineMachine.TestCase.settings = settings(
-    max_examples=NUM_EXAMPLES,
-    stateful_step_count=40,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-TestEngine = EngineMachine.TestCase
+def run_machine(num_examples: int) -> None:
+    run_state_machine_as_test(
+        EngineMachine,
+        settings=settings(
+            max_examples=num_examples,
+            stateful_step_count=40,
+            deadline=None,
+            phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
 
 
+def test_what_hypothesis_thinks_of() -> None:
+    run_machine(100)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
+def test_what_hypothesis_thinks_of_in_many_steps() -> None:
+    before = EngineMachine.num_steps
+    while EngineMachine.num_steps - before < NUM_STEPS:
+        run_machine(500)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_heavy_traffic(seed: int) -> None:
+    run_traffic(seed, 2500)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(4))
+def test_heavy_traffic_of_many_steps(seed: int) -> None:
+    run_traffic(seed, NUM_STEPS // 4)
+
+
+def run_traffic(seed: int, num_steps_wanted: int) -> None:
     rng = random.Random(seed)
     # A small budget makes for long prefills, during which the others grow.
     engine = CheckedEngine(num_blocks=24, max_num_seqs=6, max_num_batched_tokens=7 + 3 * seed, caching=seed != 3)
     prompts = [(*rng.choice(BEGINNINGS), *(rng.randrange(3) for _ in range(rng.randint(1, 12)))) for _ in range(40)]
     num_steps = 0
-    while num_steps < NUM_STEPS // 4:
+    while num_steps < num_steps_wanted:
         prompt = rng.choice(prompts)
         salt, priority = rng.choice(["", "", "tenant"]), rng.choice([0, 0, 0, 1, -1])
         kind = rng.random()
