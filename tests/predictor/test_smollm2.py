@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,11 +21,10 @@ from mesh.tensors import Tensor, decode_response, encode_request
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub
 from tests.conftest import SMOLLM2_SHA256
+from tests.predictor.generating import PROMPT, generate, generation, metric, text_of, tokens_of
 from tests.predictor.running import RunningPredictor, eventually, running_predictor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
-
-PROMPT = "The capital of France is"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -46,29 +44,6 @@ async def channel(predictor: RunningPredictor) -> AsyncIterator[grpc.aio.Channel
     await predictor.until_ready("smollm2", 240)
     async with predictor.channel() as channel:
         yield channel
-
-
-def generation(text: str = PROMPT, **sampling: object) -> lm.GenerateRequest:
-    parameters = lm.SamplingParameters(**{"temperature": 0, "max_tokens": 8, **sampling})  # type: ignore[arg-type]
-    return lm.GenerateRequest(model_name="smollm2", text=text, sampling=parameters)
-
-
-async def generate(channel: grpc.aio.Channel, request: lm.GenerateRequest) -> list[lm.GenerateResponse]:
-    return [response async for response in LanguageModelStub(channel).Generate(request)]
-
-
-def text_of(responses: list[lm.GenerateResponse]) -> str:
-    return "".join(response.text for response in responses)
-
-
-def tokens_of(responses: list[lm.GenerateResponse]) -> list[int]:
-    return [token_id for response in responses for token_id in response.token_ids]
-
-
-async def metric(predictor: RunningPredictor, name: str) -> float:
-    url = f"http://{predictor.addresses['metrics_address']}/metrics"
-    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
-    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{"))
 
 
 async def test_it_knows_the_capital_of_france(channel: grpc.aio.Channel) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,11 +14,11 @@ import pytest_asyncio
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub
 from predictor.llm.sequence import output_seed
+from tests.predictor.generating import PROMPT, generate, generation, metric, text_of, tokens_of
 from tests.predictor.running import RunningPredictor, eventually, running_predictor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
-PROMPT = "The capital of France is"
 PERSON = json.dumps(
     {
         "type": "object",
@@ -47,28 +45,11 @@ async def channel(predictor: RunningPredictor) -> AsyncIterator[grpc.aio.Channel
         yield channel
 
 
-def generation(text: str = PROMPT, **sampling: object) -> lm.GenerateRequest:
-    parameters = lm.SamplingParameters(**{"temperature": 0, "max_tokens": 8, **sampling})  # type: ignore[arg-type]
-    return lm.GenerateRequest(model_name="smollm2", text=text, sampling=parameters)
-
-
-async def generate(channel: grpc.aio.Channel, request: lm.GenerateRequest) -> list[lm.GenerateResponse]:
-    return [response async for response in LanguageModelStub(channel).Generate(request)]
-
-
 async def refusal(channel: grpc.aio.Channel, request: lm.GenerateRequest) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await generate(channel, request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     return caught.value.details() or ""
-
-
-def text_of(responses: list[lm.GenerateResponse], index: int = 0) -> str:
-    return "".join(response.text for response in responses if response.index == index)
-
-
-def tokens_of(responses: list[lm.GenerateResponse], index: int = 0) -> list[int]:
-    return [token_id for response in responses if response.index == index for token_id in response.token_ids]
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
@@ -176,12 +157,6 @@ async def test_a_client_that_leaves_ends_all_outputs_of_its_request(
         return [await metric(predictor, name) for name in names] == [0, 0, 0]
 
     await eventually(is_idle, 20, "all outputs have left the engine")
-
-
-async def metric(predictor: RunningPredictor, name: str) -> float:
-    url = f"http://{predictor.addresses['metrics_address']}/metrics"
-    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
-    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{"))
 
 
 async def test_bias_and_bans_move_the_choice(channel: grpc.aio.Channel) -> None:
