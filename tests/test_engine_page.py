@@ -76,6 +76,21 @@ def test_tests_that_the_page_names_exist() -> None:
     assert missing == []
 
 
+def test_tests_that_the_table_of_failures_names_exist() -> None:
+    section = TEXT.split("## What bites users of other engines")[1].split("\n## ")[0]
+    rows = [row for row in section.splitlines() if row.startswith("| ")][1:]
+    named = [re.findall(r"`(tests/[\w/]+\.py)`: ((?:`test_\w+`(?:, )?)+)", row) for row in rows]
+
+    assert len(rows) >= 14
+    for row, files in zip(rows, named, strict=True):
+        assert files, f"names no test: {row}"
+        # Nothing in the row may be spelled so that it is not looked up.
+        assert sum(1 + names.count("`test_") for _, names in files) == row.count("`") // 2, row
+        for file, names in files:
+            source = (ROOT / file).read_text(encoding="utf-8")
+            assert all(f"def {name}(" in source for name in re.findall(r"`(test_\w+)`", names)), f"{file}: {names}"
+
+
 def test_the_picture_is_well_formed_and_has_a_text() -> None:
     (source,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
     picture = ElementTree.parse(PAGE.parent / source).getroot()

@@ -1,7 +1,8 @@
-"""The way of a request through the transformer: messages become text, everything else passes as it is.
+"""The way of a request through the transformer: messages become text, and calls in the answer's text become tool calls.
 
-Takes and gives the messages of `mesh.v1`; knows no server and no channel. Issue by issue, more kinds of steps find
-their place here: before `NextHops` is called for what comes in, around its answer for what goes out.
+Everything else passes as it is. Takes and gives the messages of `mesh.v1`; knows no server and no channel. Issue by
+issue, more kinds of steps find their place here: before `NextHops` is called for what comes in, around its answer for
+what goes out.
 """
 
 from __future__ import annotations
@@ -28,16 +29,24 @@ class Pipeline:
         self._descriptions = descriptions
 
     async def generate(self, request: lm.GenerateRequest) -> AsyncIterator[lm.GenerateResponse]:
-        """The predictor's answer; its first message bears the prompt when it was rendered here."""
+        """The predictor's answer; its first message bears the prompt when it was rendered here.
+
+        With tools the output is held to their grammar, and the calls in it come as calls.
+        """
         deployment = self._next_hops.deployment(request.model_name)
-        rendered = ""
+        prompt = None
         if request.HasField("messages"):
-            rendered = await self._prompts.render(deployment, request.model_version, request.messages)
-            request.text = rendered
-        async with aclosing(self._next_hops.generate(request)) as responses:
-            async for response in responses:
-                if rendered and response.HasField("start"):
-                    response.start.rendered_prompt = rendered
+            prompt = await self._prompts.render(deployment, request.model_version, request.messages)
+            request.text = prompt.text
+        if prompt is None or prompt.tool_calling is None:
+            answers = self._next_hops.generate(request)
+        else:
+            prompt.tool_calling.guide(request.sampling)
+            answers = prompt.tool_calling.read(self._next_hops.generate(request))
+        async with aclosing(answers):
+            async for response in answers:
+                if prompt is not None and response.HasField("start"):
+                    response.start.rendered_prompt = prompt.text
                     self._descriptions.answered_by(deployment, request.model_version, response.start.model_digest)
                 yield response
 
@@ -56,7 +65,8 @@ class Pipeline:
     async def tokenize(self, request: lm.TokenizeRequest) -> lm.TokenizeResponse:
         deployment = self._next_hops.deployment(request.model_name)
         if request.HasField("messages"):
-            request.text = await self._prompts.render(deployment, request.model_version, request.messages)
+            prompt = await self._prompts.render(deployment, request.model_version, request.messages)
+            request.text = prompt.text
         return await self._next_hops.tokenize(request)
 
     async def describe(self, request: lm.DescribeModelRequest) -> lm.DescribeModelResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from opentelemetry import trace
 
@@ -12,12 +13,23 @@ from mesh.errors import InvalidInput
 from mesh.plugins import load
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.registry_pb2 import Deployment
+from transformer.conversation import read_conversation
 from transformer.descriptions import Descriptions
 from transformer.metrics import TransformerMetrics
 from transformer.steps import STEPS
-from transformer.steps.prompt import Message, PromptStep, Segment, StepServices
+from transformer.steps.prompt import PromptStep, Segment, StepServices
+from transformer.tool_calls import ToolCalling
+from transformer.tools.dialect import dialect_of
 
 _tracer: trace.Tracer = tracing.tracer(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """tool_calling: None when the model has no tools to call."""
+
+    text: str
+    tool_calling: ToolCalling | None = None
 
 
 class Prompts:
@@ -34,12 +46,16 @@ class Prompts:
         self._metrics = metrics
         self._steps: dict[str, object] = {}
 
-    async def render(self, deployment: Deployment, version: str, conversation: lm.ChatMessages) -> str:
+    async def render(self, deployment: Deployment, version: str, conversation: lm.ChatMessages) -> ChatPrompt:
         """The prompt. Raises InvalidInput when the deployment has no step for it, and what the step raises."""
         step = self._prompt_step(deployment)
         model = await self._descriptions.get(deployment, version)
+        read = read_conversation(conversation)
         with self._measured(deployment):
-            return await step.render(model, _messages(conversation))
+            text = await step.render(model, read.messages, read.declarations)
+        if read.tool_use is None:
+            return ChatPrompt(text)
+        return ChatPrompt(text, ToolCalling(dialect_of(model.chat_template).format, read.tool_use))
 
     async def render_all(
         self, deployment: Deployment, version: str, conversations: Mapping[str, lm.ChatMessages]
@@ -57,7 +73,8 @@ class Prompts:
                 content = conversation.SerializeToString(deterministic=True)
                 if content not in known:
                     try:
-                        known[content] = await step.render(model, _messages(conversation))
+                        read = read_conversation(conversation)
+                        known[content] = await step.render(model, read.messages, read.declarations)
                     except InvalidInput as error:
                         raise InvalidInput(f"{place}: {error.message}", field=f"{place}.{error.field}") from error
                 prompts[place] = known[content]
@@ -69,8 +86,9 @@ class Prompts:
         """The prompt in parts, contents of messages explainable. Raises as `render`."""
         step = self._prompt_step(deployment)
         model = await self._descriptions.get(deployment, version)
+        read = read_conversation(conversation)
         with self._measured(deployment):
-            return await step.render_segments(model, _messages(conversation))
+            return await step.render_segments(model, read.messages, read.declarations)
 
     @contextmanager
     def _measured(self, deployment: Deployment) -> Iterator[None]:
@@ -89,7 +107,3 @@ class Prompts:
             "send a text instead of messages",
             field="messages",
         )
-
-
-def _messages(conversation: lm.ChatMessages) -> list[Message]:
-    return [Message(message.role, message.content) for message in conversation.messages]

@@ -1,14 +1,16 @@
 """OpenAI's chat completions, completions and models over the mesh's LanguageModel.
 
-Each choice of a request is one generation; the choices of one request run at the same time, and their chunks go out as
-they come. When one of them fails, all end. Reference: the OpenAI API's "Chat", "Completions" and "Models" pages.
+Each prompt of a request is one generation, whose outputs are its choices; all run at the same time, and their chunks go
+out as they come. When one of them fails, all end. Reference: the OpenAI API's "Chat", "Completions" and "Models" pages.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 from opentelemetry import trace
 from starlette.exceptions import HTTPException
@@ -21,14 +23,20 @@ from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
 from gateway.rest.errors import V1, protocol_of
 from gateway.rest.merging import merged
-from gateway.rest.openai_chunks import Bodies, ChatBodies, Choice, TextBodies, usage_json
-from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest, parse_request
+from gateway.rest.openai_choices import Choice, Choices
+from gateway.rest.openai_chunks import Bodies, ChatBodies, TextBodies
+from gateway.rest.openai_requests import AnswerForm, ChatCompletionRequest, CompletionRequest, parse_request
+from mesh.errors import InvalidInput
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.registry_pb2 import Deployment
+
+T = TypeVar("T")
 
 OWNER = "meshserve"
 
 AnyRequest = ChatCompletionRequest | CompletionRequest
+# (number of the prompt, message about one of its outputs)
+Messages = AsyncGenerator[tuple[int, lm.GenerateResponse], None]
 
 
 class OpenAIRoutes:
@@ -76,49 +84,59 @@ class OpenAIRoutes:
     ) -> Response:
         deployment = self._dataplane.language_model(asked.model, exchange)
         _annotate_request(deployment.name, envelope)
-        choices = [Choice(index) for index in range(len(requests))]
-        messages = merged([self._dataplane.generate(request, exchange) for request in requests])
+        choices = Choices(len(requests), asked.form())
+        generations = [self._dataplane.generate(request, exchange) for request in requests]
+        messages = _in_clients_words(merged(generations), asked)
         if asked.stream:
-            return await sse.stream_events(_chunks(asked, envelope, choices, messages), exchange)
+            return await sse.stream_events(_events(envelope, choices, messages), exchange)
         async with aclosing(messages):
-            async for index, message in messages:
-                choices[index].add(message)
-        _annotate_response(choices, asked.num_choices)
-        usage = usage_json(choices, asked.num_choices)
-        return json_response(envelope.whole(choices, usage, with_logprobs=_wants_logprobs(asked)))
+            async for number, message in messages:
+                choices.add(number, message)
+        choices.check_ended()
+        _annotate_response(choices)
+        return await _built(lambda: json_response(envelope.whole(choices.all, choices.usage())), choices.form)
 
 
-async def _chunks(
-    asked: AnyRequest,
-    envelope: Bodies,
-    choices: Sequence[Choice],
-    messages: AsyncGenerator[tuple[int, lm.GenerateResponse], None],
-) -> AsyncGenerator[bytes, None]:
+async def _events(envelope: Bodies, choices: Choices, messages: Messages) -> AsyncGenerator[bytes, None]:
     """The events of a streamed response."""
     # With include_usage every chunk but the last says that its usage is null.
-    common: dict[str, Json] = {"usage": None} if asked.wants_usage else {}
-    with_logprobs = _wants_logprobs(asked)
+    common: dict[str, Json] = {"usage": None} if choices.form.wants_usage else {}
     async with aclosing(messages):
-        async for index, message in messages:
-            choice = choices[index]
-            choice.add(message)
-            logprobs = choice.logprobs if with_logprobs else ()
-            if message.HasField("start") and (opening := envelope.first_chunk(choice)) is not None:
-                yield sse.event(opening | common)
-            if message.text or logprobs:
-                yield sse.event(envelope.chunk(choice, message.text, logprobs) | common)
-            if choice.finish_reason is not None:
-                yield sse.event(envelope.last_chunk(choice) | common)
-            choice.forget_sent()
-    _annotate_response(choices, asked.num_choices)
-    if asked.wants_usage:
-        yield sse.event(envelope.usage_chunk(choices[0], usage_json(choices, asked.num_choices)))
+        async for number, message in messages:
+            for choice in choices.add(number, message):
+                for event in await _choice_events(envelope, choice, common):
+                    yield event
+    choices.check_ended()
+    _annotate_response(choices)
+    if choices.form.wants_usage:
+        yield sse.event(envelope.usage_chunk(choices.all[0], choices.usage()))
     yield sse.DONE
 
 
-def _wants_logprobs(asked: AnyRequest) -> bool:
-    # False in a chat request means none; 0 in a text completion means the chosen tokens only.
-    return asked.logprobs is not None and asked.logprobs is not False
+async def _choice_events(envelope: Bodies, choice: Choice, common: dict[str, Json]) -> list[bytes]:
+    """What the choice has to tell now."""
+
+    def build() -> list[bytes]:
+        return [sse.event(chunk | common) for chunk in envelope.chunks(choice)]
+
+    return build() if choice.is_open else await _built(build, choice.form)
+
+
+async def _built(build: Callable[[], T], form: AnswerForm) -> T:
+    """`build()`; in a thread when it may write very many log-probabilities: the event loop serves others meanwhile."""
+    return await asyncio.to_thread(build) if form.entries_per_prompt_token else build()
+
+
+async def _in_clients_words(messages: Messages, asked: AnyRequest) -> Messages:
+    """`messages`; an error among them names the field as the client did."""
+    try:
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
+    except InvalidInput as error:
+        if error.field is not None:
+            error.field = asked.field_of(error.field)
+        raise
 
 
 def _annotate_request(model: str, envelope: Bodies) -> None:
@@ -129,10 +147,10 @@ def _annotate_request(model: str, envelope: Bodies) -> None:
     span.set_attribute("gen_ai.request.model", model)
 
 
-def _annotate_response(choices: Sequence[Choice], num_choices: int) -> None:
+def _annotate_response(choices: Choices) -> None:
     span = trace.get_current_span()
-    usage = usage_json(choices, num_choices)
+    usage = choices.usage()
     span.set_attribute("gen_ai.usage.input_tokens", usage["prompt_tokens"])
     span.set_attribute("gen_ai.usage.output_tokens", usage["completion_tokens"])
-    reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
+    reasons = [choice.finish_reason for choice in choices.all if choice.finish_reason]
     span.set_attribute("gen_ai.response.finish_reasons", reasons)

@@ -1,52 +1,18 @@
 """The bodies that OpenAI's clients get: whole completions and the chunks of streamed ones.
 
-Built from what a generation said, and from nothing else: identity and time are arguments, so that golden files can
+Built from what the choices hold, and from nothing else: identity and time are arguments, so that golden files can
 hold them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from gateway.generation import finish_reason_name
 from gateway.rest.bodies import Json
+from gateway.rest.openai_choices import Choice
+from gateway.rest.openai_logprobs import TextLogprobs, chat_logprobs, prompt_logprobs
 from mesh.v1 import language_model_pb2 as lm
-
-
-@dataclass(slots=True)
-class Choice:
-    """What one generation has said so far. text_offset: of the next token in the text, for `logprobs.text_offset`."""
-
-    index: int
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[lm.PositionLogprobs] = field(default_factory=list)
-    finish_reason: str | None = None
-    usage: lm.Usage = field(default_factory=lm.Usage)
-    digest: str = ""
-    text_offset: int = 0
-
-    def add(self, message: lm.GenerateResponse) -> None:
-        """Take in the next message."""
-        if message.HasField("start"):
-            self.digest = message.start.model_digest
-            self.usage.prompt_tokens = message.start.prompt_tokens
-        if message.text:
-            self.texts.append(message.text)
-        # End-of-text is a token, and no part of the text.
-        self.logprobs.extend(position for position in message.logprobs if not _is_special(position))
-        if message.finish_reason:
-            self.finish_reason = finish_reason_name(message.finish_reason)
-            self.usage = message.usage
-
-    def forget_sent(self) -> None:
-        """Drop what a chunk has carried to the client."""
-        self.texts.clear()
-        self.logprobs.clear()
-
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,38 +36,46 @@ class ChatBodies(Envelope):
 
     __slots__ = ()
 
-    def whole(self, choices: Sequence[Choice], usage: Json, *, with_logprobs: bool) -> dict[str, Json]:
-        """The response to a request that does not stream."""
+    def whole(self, choices: Sequence[Choice], usage: Json) -> dict[str, Json]:
+        """The response to a request that does not stream. vLLM has the prompt's log-probabilities beside the usage."""
         entries = [
             {
                 "index": choice.index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "logprobs": chat_logprobs(choice.logprobs) if with_logprobs else None,
+                "message": _message(choice),
+                "logprobs": None if choice.form.logprobs is None else chat_logprobs(choice.logprobs),
                 "finish_reason": choice.finish_reason,
+                "stop_reason": choice.stop_reason,
             }
             for choice in choices
         ]
-        return self._around("chat.completion", choices[0].digest, entries) | {"usage": usage}
+        return (
+            self._around("chat.completion", choices[0].prompt.digest, entries)
+            | {"usage": usage}
+            | _prompt_part(choices[0])
+        )
 
-    def first_chunk(self, choice: Choice) -> dict[str, Json]:
-        """The chunk that opens a choice: it has the role."""
-        return self._chunk(choice, {"role": "assistant", "content": ""}, None, None)
-
-    def chunk(self, choice: Choice, text: str, logprobs: Sequence[lm.PositionLogprobs]) -> dict[str, Json]:
-        """A chunk with new text."""
-        return self._chunk(choice, {"content": text}, chat_logprobs(logprobs) if logprobs else None, None)
-
-    def last_chunk(self, choice: Choice) -> dict[str, Json]:
-        """The chunk that says why a choice ended."""
-        return self._chunk(choice, {}, None, choice.finish_reason)
+    def chunks(self, choice: Choice) -> Iterator[dict[str, Json]]:
+        """What the choice holds, as chunks: the first has the role, the last the reason of its end."""
+        if not choice.is_open:
+            choice.is_open = True
+            yield self._chunk(choice, {"role": "assistant", "content": ""}, None)
+        if choice.texts or choice.logprobs:
+            yield self._chunk(
+                choice, {"content": choice.text}, chat_logprobs(choice.logprobs) if choice.logprobs else None
+            )
+        if choice.tool_calls:
+            yield self._chunk(choice, {"tool_calls": [_call_delta(call) for call in choice.tool_calls]}, None)
+        if choice.finish_reason is not None:
+            yield self._chunk(choice, {}, None, choice.finish_reason)
+        choice.forget_sent()
 
     def usage_chunk(self, choice: Choice, usage: Json) -> dict[str, Json]:
         """The chunk that ends a stream whose client asked for the usage."""
-        return self._around("chat.completion.chunk", choice.digest, []) | {"usage": usage}
+        return self._around("chat.completion.chunk", choice.prompt.digest, []) | {"usage": usage}
 
-    def _chunk(self, choice: Choice, delta: Json, logprobs: Json, finish_reason: str | None) -> dict[str, Json]:
+    def _chunk(self, choice: Choice, delta: Json, logprobs: Json, finish_reason: str | None = None) -> dict[str, Json]:
         entry = {"index": choice.index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return self._around("chat.completion.chunk", choice.digest, [entry])
+        return self._around("chat.completion.chunk", choice.prompt.digest, [entry | _stop_part(choice, finish_reason)])
 
 
 class TextBodies(Envelope):
@@ -109,79 +83,95 @@ class TextBodies(Envelope):
 
     __slots__ = ()
 
-    def whole(self, choices: Sequence[Choice], usage: Json, *, with_logprobs: bool) -> dict[str, Json]:
+    def whole(self, choices: Sequence[Choice], usage: Json) -> dict[str, Json]:
         """The response to a request that does not stream."""
         entries = [
             {
                 "index": choice.index,
-                "text": choice.text,
-                "logprobs": text_logprobs(choice, choice.logprobs) if with_logprobs else None,
+                "text": (choice.prompt.text if choice.form.echo else "") + choice.text,
+                "logprobs": _text_logprobs(choice, with_echo=choice.form.echo),
                 "finish_reason": choice.finish_reason,
+                "stop_reason": choice.stop_reason,
             }
+            | _prompt_part(choice)
             for choice in choices
         ]
-        return self._around("text_completion", choices[0].digest, entries) | {"usage": usage}
+        return self._around("text_completion", choices[0].prompt.digest, entries) | {"usage": usage}
 
-    def first_chunk(self, choice: Choice) -> None:
-        """A text completion has nothing to say before its first text."""
-
-    def chunk(self, choice: Choice, text: str, logprobs: Sequence[lm.PositionLogprobs]) -> dict[str, Json]:
-        """A chunk with new text."""
-        return self._chunk(choice, text, text_logprobs(choice, logprobs) if logprobs else None, None)
-
-    def last_chunk(self, choice: Choice) -> dict[str, Json]:
-        """The chunk that says why a choice ended."""
-        return self._chunk(choice, "", None, choice.finish_reason)
+    def chunks(self, choice: Choice) -> Iterator[dict[str, Json]]:
+        """What the choice holds, as chunks: the first has the echo if there is one, the last the reason of its end."""
+        if not choice.is_open and choice.form.echo:
+            held, choice.logprobs = choice.logprobs, []
+            yield self._chunk(choice, choice.prompt.text, _text_logprobs(choice, with_echo=True))
+            choice.logprobs = held
+        choice.is_open = True
+        if choice.texts or choice.logprobs:
+            yield self._chunk(choice, choice.text, _text_logprobs(choice) if choice.logprobs else None)
+        if choice.finish_reason is not None:
+            yield self._chunk(choice, "", None, choice.finish_reason)
+        choice.forget_sent()
 
     def usage_chunk(self, choice: Choice, usage: Json) -> dict[str, Json]:
         """The chunk that ends a stream whose client asked for the usage."""
-        return self._around("text_completion", choice.digest, []) | {"usage": usage}
+        return self._around("text_completion", choice.prompt.digest, []) | {"usage": usage}
 
-    def _chunk(self, choice: Choice, text: str, logprobs: Json, finish_reason: str | None) -> dict[str, Json]:
+    def _chunk(self, choice: Choice, text: str, logprobs: Json, finish_reason: str | None = None) -> dict[str, Json]:
         entry = {"index": choice.index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
-        return self._around("text_completion", choice.digest, [entry])
+        return self._around("text_completion", choice.prompt.digest, [entry | _stop_part(choice, finish_reason)])
 
 
 Bodies = ChatBodies | TextBodies
 
 
-def usage_json(choices: Sequence[Choice], num_choices: int) -> dict[str, Json]:
-    """Tokens over all choices; `num_choices` to a prompt, which counts once."""
-    prompts = choices[::num_choices]
-    prompt_tokens = sum(choice.usage.prompt_tokens for choice in prompts)
-    output_tokens = sum(choice.usage.output_tokens for choice in choices)
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": output_tokens,
-        "total_tokens": prompt_tokens + output_tokens,
-        "prompt_tokens_details": {"cached_tokens": sum(choice.usage.cached_tokens for choice in prompts)},
-    }
+def _message(choice: Choice) -> dict[str, Json]:
+    """A message of calls alone has no text, which is null and not empty."""
+    calls = _whole_calls(choice.tool_calls)
+    message = {"role": "assistant", "content": choice.text or (None if calls else ""), "refusal": None}
+    return message | ({"tool_calls": calls} if calls else {})
 
 
-def chat_logprobs(positions: Sequence[lm.PositionLogprobs]) -> dict[str, Json]:
-    """`logprobs` of a chat choice: an object per token."""
-    content = [
-        {**_token(position.chosen), "top_logprobs": [_token(token) for token in position.top]} for position in positions
+def _whole_calls(deltas: Sequence[lm.ToolCallDelta]) -> list[Json]:
+    """The calls, their parts joined."""
+    calls: dict[int, lm.ToolCallDelta] = {}
+    arguments: dict[int, list[str]] = {}
+    for delta in deltas:
+        calls.setdefault(delta.index, delta)
+        arguments.setdefault(delta.index, []).append(delta.arguments)
+    return [
+        _call(call.id, {"name": call.name, "arguments": "".join(arguments[index])})
+        for index, call in sorted(calls.items())
     ]
-    return {"content": content, "refusal": None}
 
 
-def text_logprobs(choice: Choice, positions: Sequence[lm.PositionLogprobs]) -> dict[str, Json]:
-    """`logprobs` of a text choice: lists side by side; moves the choice's text offset on."""
-    lists: dict[str, list[Json]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-    for position in positions:
-        token = position.chosen
-        lists["tokens"].append(token.text)
-        lists["token_logprobs"].append(token.logprob)
-        lists["top_logprobs"].append({other.text: other.logprob for other in position.top})
-        lists["text_offset"].append(choice.text_offset)
-        choice.text_offset += len(token.text)
-    return dict(lists)
+def _call_delta(delta: lm.ToolCallDelta) -> dict[str, Json]:
+    """OpenAI's form: id, type and name in a call's first part only."""
+    if not delta.id and not delta.name:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    return {"index": delta.index, **_call(delta.id, {"name": delta.name, "arguments": delta.arguments})}
 
 
-def _token(token: lm.TokenLogprob) -> dict[str, Json]:
-    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.token_bytes)}
+def _call(call_id: str, function: dict[str, Json]) -> dict[str, Json]:
+    return {"id": call_id, "type": "function", "function": function}
 
 
-def _is_special(position: lm.PositionLogprobs) -> bool:
-    return not position.chosen.text and not position.chosen.token_bytes
+def _text_logprobs(choice: Choice, *, with_echo: bool = False) -> dict[str, Json] | None:
+    """`logprobs` of what the choice holds; moves its text offset on."""
+    if choice.form.logprobs is None:
+        if with_echo:
+            choice.text_offset = len(choice.prompt.text)
+        return None
+    lists = TextLogprobs(choice.text_offset, choice.form.logprobs)
+    if with_echo:
+        lists.add_prompt(choice.prompt.text, choice.prompt.logprobs)
+    lists.add(choice.logprobs)
+    choice.text_offset = lists.text_offset
+    return lists.to_json()
+
+
+def _prompt_part(choice: Choice) -> dict[str, Json]:
+    wanted = choice.form.prompt_logprobs
+    return {} if wanted is None else {"prompt_logprobs": prompt_logprobs(choice.prompt.logprobs, wanted)}
+
+
+def _stop_part(choice: Choice, finish_reason: str | None) -> dict[str, Json]:
+    return {} if finish_reason is None else {"stop_reason": choice.stop_reason}

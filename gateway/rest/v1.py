@@ -17,9 +17,10 @@ from gateway.exchange import Exchange
 from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
 from gateway.rest.merging import merged
-from gateway.rest.openai_requests import Conversation, parse_request
+from gateway.rest.openai_messages import Conversation
 from gateway.rest.sampling import sampling_from_json
 from gateway.rest.v1_instances import instances_of, is_columnar, outputs_of, predictions_of, tensors_of
+from gateway.rest.validation import validated
 from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import decode_response, encode_request
@@ -127,7 +128,7 @@ def _generate_request(name: str, instance: dict[str, Json], common: dict[str, Js
         model_name=name, sampling=sampling_from_json({**common, **given}, f"instances[{index}]")
     )
     if "messages" in instance:
-        request.messages.CopyFrom(parse_request(Conversation, instance).to_messages())
+        request.messages.CopyFrom(validated(Conversation, instance).to_messages())
     else:
         request.text = instance["prompt"]
     return request
@@ -148,7 +149,7 @@ def _text_subject(instance: dict[str, Json], index: int) -> explain_pb2.TextSubj
         raise InvalidInput(f"instances[{index}].max_tokens must be a whole number from 1", field="instances")
     subject = explain_pb2.TextSubject(target=target, max_tokens=max_tokens)
     if "messages" in instance:
-        subject.messages.CopyFrom(parse_request(Conversation, instance).to_messages())
+        subject.messages.CopyFrom(validated(Conversation, instance).to_messages())
     else:
         subject.text = instance["prompt"]
     return subject

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
@@ -17,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mesh import context, tracing
-from mesh.errors import ClientCancelled, DeadlineExceeded, MeshError
+from mesh.errors import ClientCancelled, DeadlineExceeded, InvalidInput, MeshError
 from mesh.interceptors import error_trailers
 from mesh.logs import get_logger
 from mesh.metrics import RpcMetrics
@@ -60,14 +61,17 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         make, behaviour = _kind_of(handler)
         wrap = self._streaming if handler.response_streaming else self._unary
-        return make(wrap(method, behaviour), handler.request_deserializer, handler.response_serializer)
+        deserialize = handler.request_deserializer
+        if deserialize is not None and not handler.request_streaming:
+            deserialize = _or_malformed(deserialize)
+        return make(wrap(method, behaviour), deserialize, handler.response_serializer)
 
     def _unary(self, method: str, behaviour: Callable[..., Any]) -> Any:
         async def handle(request: Any, servicer_context: ServicerContext) -> Any:
             call = _Call(method, servicer_context, self._metrics)
             with call.around():
                 try:
-                    return await behaviour(request, servicer_context)
+                    return await behaviour(_well_formed(request), servicer_context)
                 except (Exception, asyncio.CancelledError) as error:
                     code, message, trailers = call.failed(error)
             return await servicer_context.abort(code, message, trailers)
@@ -81,7 +85,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             call = _Call(method, servicer_context, self._metrics)
             with call.around():
                 try:
-                    responses = behaviour(request, servicer_context)
+                    responses = behaviour(_well_formed(request), servicer_context)
                     if not hasattr(responses, "__aiter__"):
                         await responses
                         return
@@ -94,6 +98,32 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             await servicer_context.abort(code, message, trailers)
 
         return handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """Stands for a request whose bytes cannot be parsed, so that it becomes an error where all errors do.
+
+    gRPC itself would answer UNKNOWN, with the name of a class.
+    """
+
+    reason: str
+
+
+def _or_malformed(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def deserialize_or_say_why(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except Exception as error:  # protobuf's error is of another class in each of its implementations
+            return _Malformed(str(error))
+
+    return deserialize_or_say_why
+
+
+def _well_formed(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidInput(f"the request is malformed, or a string in it is not UTF-8: {request.reason}")
+    return request
 
 
 async def _write(servicer_context: ServicerContext, response: Any, timeout_s: float) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from predictor.llm.backend import Backend
 from predictor.llm.guide import GuideMaker
 from predictor.llm.kv_memory import free_memory_bytes
 from predictor.llm.output_processor import Vocabulary
 from predictor.llm.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from predictor.llm.guides.maker import LlguidanceGuides
+    from predictor.llm.tokenizer import Tokenizer
 
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and its share done, 0 to 1."""
@@ -80,11 +84,18 @@ def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -
         max_context_tokens=loaded.config.max_context_tokens,
         dtype=str(loaded.dtype).removeprefix("torch."),
     )
+    model = EngineModel(TorchBackend(loaded), loaded.tokenizer, facts, guides=make_guides(loaded.tokenizer))
     if device.type == "cuda":
-        return EngineModel(
-            TorchBackend(loaded), loaded.tokenizer, facts, free_bytes=lambda: int(torch.cuda.mem_get_info(device)[0])
-        )
-    return EngineModel(TorchBackend(loaded), loaded.tokenizer, facts)
+        return replace(model, free_bytes=lambda: int(torch.cuda.mem_get_info(device)[0]))
+    return model
+
+
+def make_guides(tokenizer: Tokenizer) -> LlguidanceGuides | None:
+    """A maker of guides for the vocabulary of `tokenizer`; None when no token of it could end a guided output."""
+    from predictor.llm.guides.maker import LlguidanceGuides
+    from predictor.llm.guides.vocabulary import guide_vocabulary
+
+    return LlguidanceGuides(guide_vocabulary(tokenizer)) if tokenizer.eos_ids else None
 
 
 def num_usable_cpus() -> int:

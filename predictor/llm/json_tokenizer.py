@@ -6,7 +6,6 @@ language models use: byte-level, and SentencePiece's with ▁ for a space and `<
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import tokenizers
 
 from mesh.errors import CorruptArtifact, Unsupported
 from mesh.names import shown
+from predictor.llm.sentencepiece import piece_bytes
 from predictor.llm.tokenizer import Tokenizer, TokenTable, byte_alphabet, end_of_turn_ids
 from predictor.llm.weights.json_object import JsonObject, Value, read_bounded
 
@@ -22,8 +22,6 @@ MAX_TOKENIZER_BYTES = 128 << 20
 MAX_SETTINGS_BYTES = 8 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_TOKENS = 1 << 22
-
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def read_tokenizer_folder(folder: Path) -> Tokenizer:
@@ -79,8 +77,8 @@ def _token_bytes(
     tokens: tuple[str, ...], special_ids: frozenset[int], added_ids: frozenset[int], description: JsonObject
 ) -> tuple[bytes, ...]:
     """Added tokens stand for themselves; the others as the model's kind of BPE spells them."""
-    spelled = _spelled_in_sentencepiece if _is_sentencepiece(description) else _spelled_in_bytes
     alphabet = byte_alphabet()
+    is_sentencepiece = _is_sentencepiece(description)
     table = []
     for token_id, token in enumerate(tokens):
         if token_id in special_ids:
@@ -88,7 +86,7 @@ def _token_bytes(
         elif token_id in added_ids:
             table.append(token.encode())
         else:
-            table.append(spelled(token, alphabet))
+            table.append(piece_bytes(token) if is_sentencepiece else _spelled_in_bytes(token, alphabet))
     return tuple(table)
 
 
@@ -96,12 +94,6 @@ def _spelled_in_bytes(token: str, alphabet: dict[str, int]) -> bytes:
     if all(character in alphabet for character in token):
         return bytes(alphabet[character] for character in token)
     return token.encode()
-
-
-def _spelled_in_sentencepiece(token: str, alphabet: dict[str, int]) -> bytes:
-    if match := _BYTE_TOKEN.fullmatch(token):
-        return bytes.fromhex(match[1])
-    return token.replace("▁", " ").encode()
 
 
 def _is_sentencepiece(description: JsonObject) -> bool:

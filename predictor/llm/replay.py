@@ -24,8 +24,8 @@ def replay(model: EngineModel, recording: TextIO, out: TextIO) -> bool:
     """
     head, steps = read_steps(recording)
     _check_fits(model, head)
-    model.backend.allocate(head.num_blocks, head.block_size)
     model.backend.warm_up()
+    model.backend.allocate(head.num_blocks, head.block_size)
     num_steps = 0
     different: list[int] = []
     for step in steps:

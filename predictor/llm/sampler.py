@@ -49,7 +49,8 @@ def logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[int]) -
     if not wanted:
         return results
     rows = logits if len(wanted) == len(token_ids) else logits[wanted]
-    normalizers = rows.logsumexp(dim=-1)
+    # Row by row: torch cuts a reduction by the number of rows, and a row's bits would depend on its neighbours.
+    normalizers = torch.stack([row.logsumexp(dim=0) for row in rows])
     targets = torch.tensor([token_ids[row] for row in wanted], device=logits.device)
     chosen = (rows.gather(1, targets.unsqueeze(1)).squeeze(1) - normalizers).tolist()
     top = rows.topk(min(max(num_top), logits.shape[1]), dim=-1)

@@ -19,6 +19,8 @@ class EngineSettings:
     kv_cache_bytes: memory for the KV cache; 0 takes `kv_cache_share` of what is free, and never more than
         max_num_seqs full contexts can use.
     kv_cache_share: share of free memory, 0 to 1.
+    deterministic: try at the start, for about a second, whether this machine's kernels let a request's company show in
+        its bits, and compute one token at a time if so. On the CPUs that were tried they do not.
     enable_prefix_caching: find the blocks of a prompt's beginning that another request left behind.
     max_num_seqs: sequences that run at the same time.
     max_num_batched_tokens: tokens that one step computes, over all sequences.
@@ -38,6 +40,7 @@ class EngineSettings:
     block_size: int = 16
     kv_cache_bytes: int = 0
     kv_cache_share: float = 0.125
+    deterministic: bool = False
     enable_prefix_caching: bool = True
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 512

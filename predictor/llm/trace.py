@@ -67,8 +67,8 @@ def trace(
 ) -> None:
     """Run all requests together to their end. Raises what the engine raises for a request that it refuses."""
     recorder = Recorder(model.backend)
-    engine, info = build_engine(replace(model, backend=recorder), spec)
     recorder.warm_up()
+    engine, info = build_engine(replace(model, backend=recorder), spec)
     if recording is not None:
         write_head(_head(info), recording)
     out.write(

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ from mesh.errors import Internal, MeshError, Unavailable
 from predictor.llm.block_pool import BlockPool
 from predictor.llm.engine import Engine
 from predictor.llm.factory import EngineModel, ModelFactory
+from predictor.llm.invariance import is_batch_invariant
 from predictor.llm.kv_memory import plan_num_blocks
 from predictor.llm.limits import EngineLimits
 from predictor.llm.messages import (
@@ -87,9 +89,9 @@ def load(spec: EngineSpec, send: Callable[[Message], None]) -> Engine | None:
         module, _, name = spec.factory.partition(":")
         factory: ModelFactory = getattr(import_module(module), name)
         model = factory(spec.path, spec.settings, _Progress(send))
-        engine, info = build_engine(model, spec)
         send(Loading("warm-up", 0.0))
         model.backend.warm_up()
+        engine, info = build_engine(model, spec)
     except MeshError as error:
         send(LoadFailed(error))
         return None
@@ -109,24 +111,31 @@ def load(spec: EngineSpec, send: Callable[[Message], None]) -> Engine | None:
         kv_cache_tokens=info.num_blocks * info.block_size,
         kv_cache_bytes=info.kv_cache_bytes,
         max_context_tokens=info.limits.max_context_tokens,
+        is_deterministic=info.is_deterministic,
     )
     send(Ready(info))
     return engine
 
 
 def build_engine(model: EngineModel, spec: EngineSpec) -> tuple[Engine, EngineInfo]:
-    """An engine over as many KV blocks as the settings and the free memory allow."""
+    """An engine over as many KV blocks as the settings and the free memory allow; the backend has been warmed up."""
     settings, facts, backend = spec.settings, model.facts, model.backend
     max_context_tokens = min(settings.max_context_tokens or facts.max_context_tokens, facts.max_context_tokens)
     block_bytes = backend.block_bytes(settings.block_size)
     num_blocks = plan_num_blocks(settings, block_bytes, max_context_tokens, model.free_bytes())
     backend.allocate(num_blocks, settings.block_size)
+    if settings.deterministic and not is_batch_invariant(backend, num_blocks, settings.block_size, facts.vocab_size):
+        logs.get_logger(_MODULE).warning("kernels_are_not_batch_invariant", consequence="one token at a time")
+        # Steps of one token all have one shape, so the kernels have nothing to choose by.
+        settings = replace(settings, max_num_seqs=1, max_num_batched_tokens=1)
     limits = EngineLimits(
         facts.vocab_size, min(max_context_tokens, num_blocks * settings.block_size), settings.max_num_requests
     )
     pool = BlockPool(num_blocks, settings.block_size, enable_prefix_caching=settings.enable_prefix_caching)
     engine = Engine(backend, Scheduler(pool, settings), model.vocabulary, limits, model.guides)
-    return engine, EngineInfo(facts, limits, num_blocks, settings.block_size, num_blocks * block_bytes)
+    return engine, EngineInfo(
+        facts, limits, num_blocks, settings.block_size, num_blocks * block_bytes, settings.deterministic
+    )
 
 
 def serve(engine: Engine, pipe: Pipe) -> int:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
 
 from mesh.context import current, new_request_id
-from mesh.errors import InvalidInput
+from mesh.errors import InvalidInput, Overloaded
 from mesh.logs import get_logger
 from predictor.llm.client import EngineClient
-from predictor.llm.factory import TORCH_MODEL
+from predictor.llm.factory import TORCH_MODEL, make_guides
+from predictor.llm.guide import GuideSpec
+from predictor.llm.guides.maker import LlguidanceGuides
 from predictor.llm.messages import EngineSpec
 from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput
 from predictor.llm.sequence import GenerationRequest, ScoreRequest
@@ -48,6 +51,10 @@ METADATA = ModelMetadata(
 )
 
 
+# Guides that are checked or wait for it at the same time.
+MAX_GUIDE_CHECKS = 32
+
+
 def draw_seed() -> int:
     """A seed that every JSON reader takes exactly: below 2^53."""
     return secrets.randbits(53)
@@ -57,7 +64,7 @@ class LlmRuntime:
     """One engine and its tokenizer.
 
     draw_seed: gives seeds to requests that bring none. factory: makes the model, in the engine's process (see
-    `EngineSpec`). read_tokenizer: not through that factory, which would bring torch into this process.
+    `EngineSpec`). read_tokenizer, make_guides: not through that factory, which would bring torch into this process.
     """
 
     def __init__(
@@ -65,14 +72,20 @@ class LlmRuntime:
         draw_seed: Callable[[], int] = draw_seed,
         factory: str = TORCH_MODEL,
         read_tokenizer: Callable[[Path], Tokenizer] = read_tokenizer,
+        make_guides: Callable[[Tokenizer], LlguidanceGuides | None] = make_guides,
     ) -> None:
         self.observations = GenerationObservations()
         self._draw_seed = draw_seed
         self._factory = factory
         self._read_tokenizer = read_tokenizer
+        self._make_guides = make_guides
         self._settings = EngineSettings()
         self._tokenizer: Tokenizer | None = None
         self._engine: EngineClient | None = None
+        self._guides: LlguidanceGuides | None = None
+        # Checks wait for one worker process: here, and not in the threads that everything else shares.
+        self._guide_checks = ThreadPoolExecutor(max_workers=2, thread_name_prefix="guide-check")
+        self._num_guide_checks = 0
         self._is_loaded = False
 
     @property
@@ -96,6 +109,7 @@ class LlmRuntime:
         self._settings = read_options(artifact.options, EngineSettings)
         progress("tokenizer", 0, 1)
         self._tokenizer = await asyncio.to_thread(self._read_tokenizer, artifact.path)
+        self._guides = await asyncio.to_thread(self._make_guides, self._tokenizer)
         progress("tokenizer", 1, 1)
 
         def on_state(state: EngineState) -> None:
@@ -116,6 +130,9 @@ class LlmRuntime:
 
     async def unload(self) -> None:
         self._is_loaded = False
+        self._guide_checks.shutdown(wait=False, cancel_futures=True)
+        if self._guides is not None:
+            await asyncio.to_thread(self._guides.close)
         if self._engine is not None:
             await self._engine.stop()
 
@@ -165,6 +182,8 @@ class LlmRuntime:
         cache_salt: str = "",
     ) -> GenerationRequest:
         engine, tokenizer = self._loaded()
+        if options.guide is not None:
+            await self._check_guide(options.guide)
         request = current()
         return build_request(
             request.request_id if request else new_request_id(),
@@ -232,6 +251,18 @@ class LlmRuntime:
             block_size=cache.block_size,
             size_bytes=cache.size_bytes,
         )
+
+    async def _check_guide(self, spec: GuideSpec) -> None:
+        """Before the request reaches the engine: a malformed grammar costs those who are running nothing."""
+        if self._guides is None:
+            raise InvalidInput("guide: the model has no end-of-text token, so no output can be guided", field="guide")
+        if self._num_guide_checks >= MAX_GUIDE_CHECKS:
+            raise Overloaded(f"{self._num_guide_checks} guides are being checked; no more are taken at the same time")
+        self._num_guide_checks += 1
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._guide_checks, self._guides.check, spec)
+        finally:
+            self._num_guide_checks -= 1
 
     def _loaded(self) -> tuple[EngineClient, Tokenizer]:
         assert self._engine is not None and self._tokenizer is not None, "load() comes first"

@@ -79,16 +79,20 @@ class Mesh:
         )  # fmt: skip
 
 
-def start(folder: Path) -> Mesh:
-    """Start a mesh in `folder` and wait until it serves."""
+def start(folder: Path, *flags: str) -> Mesh:
+    """Start a mesh in `folder` and wait until it serves. flags: more of them for `meshserve up`."""
     output = folder / "up.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "up", "--state-dir", str(folder / "state"), "--free-ports"],
+            [sys.executable, "-m", "cli", "up", "--state-dir", str(folder / "state"), "--free-ports", *flags],
             cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     mesh = Mesh(process, folder / "state", output)
-    eventually(mesh.is_ready, START_S, "the mesh serves both models")
+    try:
+        eventually(mesh.is_ready, START_S, "the mesh serves both models")
+    except BaseException:
+        stop(mesh)
+        raise
     return mesh
 
 

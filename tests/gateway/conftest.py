@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc.aio
 import httpx
+import openai
 import orjson
 import pytest
 import yaml
@@ -22,7 +23,8 @@ from mesh.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to
 from mesh.testing import serve_on_free_port
 from mesh.v1.explain_pb2_grpc import add_ExplainServiceServicer_to_server
 from mesh.v1.language_model_pb2_grpc import add_LanguageModelServicer_to_server
-from tests.gateway.fake_mesh import FakeExplainer, FakeInference, FakeLanguageModel
+from tests.gateway.fake_language_model import FakeLanguageModel
+from tests.gateway.fake_mesh import FakeExplainer, FakeInference
 
 DEPLOYMENTS = [
     {"name": "chat", "predictor": {"model_format": "llm", "storage_uri": "file:///chat"}, "explainer": {}},
@@ -130,3 +132,10 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     """A gateway with the settings of tests."""
     async with open_door(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+async def client(door: Door) -> AsyncIterator[openai.AsyncOpenAI]:
+    """OpenAI's own client of that gateway."""
+    async with openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key="none", max_retries=0, timeout=10) as made:
+        yield made

@@ -26,7 +26,8 @@ from mesh.v1.registry_pb2 import (
     TransformerSpec,
 )
 from mesh.view import MeshView
-from tests.gateway.fake_mesh import FakeExplainer, FakeLanguageModel
+from tests.gateway.fake_language_model import FakeLanguageModel
+from tests.gateway.fake_mesh import FakeExplainer
 
 LLM = PredictorSpec(model_format="llm")
 RECORDER = Recorder([], max_payload_bytes=1000)

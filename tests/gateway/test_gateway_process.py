@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 
 from tests.gateway.conftest import eventually, fake_mesh
-from tests.gateway.fake_mesh import FakeExplainer, FakeInference, FakeLanguageModel
+from tests.gateway.fake_language_model import FakeLanguageModel
+from tests.gateway.fake_mesh import FakeExplainer, FakeInference
 
 FREE = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
 

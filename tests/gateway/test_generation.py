@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+import orjson
+
 from gateway.generation import Generation, finish_reason_name
 from mesh.v1 import language_model_pb2 as lm
 
@@ -92,6 +94,82 @@ def test_prompts_of_all_kinds() -> None:
 
     assert generation(tokens).record()["prompt"] == {"token_ids": [1, 2]}
     assert generation(chat).record()["prompt"] == {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_tools_and_calls_of_a_conversation_are_in_the_prompt_as_they_were_sent() -> None:
+    calls = '[{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]'
+    messages = [
+        lm.ChatMessage(role="assistant", tool_calls_json=calls),
+        lm.ChatMessage(role="tool", content="7", tool_call_id="c", name="f"),
+    ]
+    chat = lm.GenerateRequest(
+        messages=lm.ChatMessages(messages=messages, tools_json="[…]", tool_choice="function:f"),
+    )
+
+    assert generation(chat).record()["prompt"] == {
+        "messages": [
+            {"role": "assistant", "content": "", "tool_calls_json": calls},
+            {"role": "tool", "content": "7", "tool_call_id": "c", "name": "f"},
+        ],
+        "tools_json": "[…]",
+        "tool_choice": "function:f",
+    }
+
+
+def test_maps_and_guides_of_the_sampling_parameters_are_plain_values() -> None:
+    for guide, plain in (
+        (lm.Guide(regex="a+"), {"regex": "a+"}),
+        (lm.Guide(choices=lm.Choices(texts=["a", "b"])), {"choices": ["a", "b"]}),
+        (lm.Guide(json_object=True), {"json_object": True}),
+        (lm.Guide(), {}),
+    ):
+        sampling = lm.SamplingParameters(logit_bias={7: -1.5, 3: 2}, bad_words=["x"], n=2, guide=guide)
+
+        record = generation(lm.GenerateRequest(text="x", sampling=sampling)).record()
+
+        expected = {"logit_bias": {"3": 2, "7": -1.5}, "bad_words": ["x"], "n": 2, "guide": plain}
+        assert record["sampling"] == expected
+        assert orjson.loads(orjson.dumps(record)) == record
+
+
+def test_outputs_of_one_request_are_told_apart_and_counted_together() -> None:
+    seen = generation()
+    usage = lm.Usage(prompt_tokens=4, cached_tokens=1, output_tokens=2)
+    ends = [lm.Timings(queue_s=0.5, first_token_s=first_token_s, total_s=first_token_s + 1) for first_token_s in (1, 2)]
+    for message in (
+        MESSAGES[0],
+        lm.GenerateResponse(index=1, text="B", token_ids=[8]),
+        lm.GenerateResponse(index=0, text="A", token_ids=[7]),
+        lm.GenerateResponse(index=1, text="b", token_ids=[9], finish_reason=lm.FINISH_REASON_LENGTH, usage=usage,
+                            timings=ends[1]),
+        lm.GenerateResponse(index=0, token_ids=[2], finish_reason=lm.FINISH_REASON_STOP, usage=usage, timings=ends[0],
+                            matched_stop="END"),
+    ):  # fmt: skip
+        seen.observe(message)
+
+    record = seen.record()
+
+    assert record["output"] == {"text": "A", "token_ids": [7, 2], "matched_stop": "END"}
+    assert record["finish_reason"] == "stop"
+    assert record["other_outputs"] == [{"index": 1, "text": "Bb", "token_ids": [8, 9], "finish_reason": "length"}]
+    assert record["usage"] == {"prompt_tokens": 4, "cached_tokens": 1, "output_tokens": 4}
+    assert (record["timings"]["engine_first_token_s"], record["timings"]["engine_total_s"]) == (1, 3)
+
+
+def test_parts_of_tool_calls_are_joined() -> None:
+    seen = generation()
+    for delta in (
+        lm.ToolCallDelta(index=0, id="c", name="f"),
+        lm.ToolCallDelta(index=0, arguments='{"a"'),
+        lm.ToolCallDelta(index=0, arguments=": 1}"),
+    ):
+        seen.observe(lm.GenerateResponse(tool_calls=[delta]))
+    seen.observe(lm.GenerateResponse(finish_reason=lm.FINISH_REASON_TOOL_CALLS))
+
+    record = seen.record()
+
+    assert record["output"]["tool_calls"] == [{"id": "c", "name": "f", "arguments": '{"a": 1}'}]
+    assert record["finish_reason"] == "tool_calls"
 
 
 def test_finish_reasons_have_the_words_of_the_rest_protocols() -> None:

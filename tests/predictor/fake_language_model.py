@@ -9,7 +9,7 @@ from mesh.errors import PromptTooLong
 from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput, Timings, Usage
 from predictor.llm.sequence import FinishReason, GenerationRequest, ScoreRequest
 from predictor.llm.step import TokenLogprobs
-from predictor.runtimes.generation import GenerationOptions, build_request
+from predictor.runtimes.generation import GenerationOptions, bad_word_tokens, build_request
 from predictor.runtimes.language_model import EngineDescription, KvCacheDescription, LanguageModelDescription
 from predictor.runtimes.observations import GenerationObservations
 from tests.predictor.fake_runtime import IdentityRuntime
@@ -79,6 +79,7 @@ class EchoLanguageModel(IdentityRuntime):
             options,
             max_context_tokens=MAX_CONTEXT_TOKENS,
             draw_seed=lambda: DRAWN_SEED,
+            bad_words=bad_word_tokens(options.bad_words, lambda text: list(text.encode())),
             continue_from=continue_from,
             priority=priority,
             cache_salt=cache_salt,

@@ -39,7 +39,11 @@ class HashTokenizer(HashVocabulary):
 
 
 def make_runtime() -> LlmRuntime:
-    return LlmRuntime(factory="tests.predictor.llm.hash_model:load", read_tokenizer=lambda path: HashTokenizer())  # type: ignore[arg-type, return-value]
+    return LlmRuntime(
+        make_guides=lambda tokenizer: None,
+        factory="tests.predictor.llm.hash_model:load",
+        read_tokenizer=lambda path: HashTokenizer(),
+    )  # type: ignore[arg-type, return-value]
 
 
 @asynccontextmanager

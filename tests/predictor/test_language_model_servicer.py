@@ -15,6 +15,7 @@ from mesh.testing import serve_in_process
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub, add_LanguageModelServicer_to_server
 from predictor.language_model_servicer import LanguageModelServicer
+from predictor.llm.guide import GuideKind, GuideSpec
 from predictor.repository import ModelRepository
 from tests.predictor.fake_language_model import DRAWN_SEED, MAX_CONTEXT_TOKENS, EchoLanguageModel
 from tests.predictor.fake_runtime import FakeLoader, spec
@@ -93,6 +94,15 @@ async def test_every_sampling_parameter_reaches_the_engine() -> None:
                     stop_token_ids=[9],
                     ignore_eos=True,
                     logprobs=0,
+                    repetition_penalty=1.5,
+                    frequency_penalty=-1,
+                    presence_penalty=0.5,
+                    logit_bias={9: 1, 3: -2.5},
+                    bad_words=["no"],
+                    min_tokens=2,
+                    sample_index=4,
+                    prompt_logprobs=0,
+                    guide=lm.Guide(choices=lm.Choices(texts=["a", "b"])),
                 ),
                 continue_from=[5],
                 priority=-2,
@@ -106,6 +116,63 @@ async def test_every_sampling_parameter_reaches_the_engine() -> None:
     assert (seen.sampling.min_p, seen.sampling.seed, seen.sampling.num_logprobs) == (0.25, 2**64 - 1, 0)
     assert (seen.max_tokens, seen.stop, seen.stop_token_ids, seen.ignore_eos) == (3, ("END",), (9,), True)
     assert (seen.continue_from, seen.priority, seen.cache_salt) == ((5,), -2, "tenant")
+    assert (seen.sampling.repetition_penalty, seen.sampling.frequency_penalty) == (1.5, -1.0)
+    assert (seen.sampling.presence_penalty, seen.sampling.logit_bias) == (0.5, ((3, -2.5), (9, 1.0)))
+    assert (seen.bad_words, seen.min_tokens, seen.sample_index) == (((32, 110, 111), (110, 111)), 2, 4)
+    assert (seen.n, seen.num_prompt_logprobs) == (1, 0)
+    assert seen.guide == GuideSpec(GuideKind.CHOICES, choices=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("guide", "spec"),
+    [
+        (lm.Guide(json_schema="{}"), GuideSpec(GuideKind.JSON_SCHEMA, "{}")),
+        (lm.Guide(regex="a+"), GuideSpec(GuideKind.REGEX, "a+")),
+        (lm.Guide(grammar='start: "a"'), GuideSpec(GuideKind.GRAMMAR, 'start: "a"')),
+        (lm.Guide(json_object=True), GuideSpec(GuideKind.JSON_OBJECT)),
+        (lm.Guide(json_object=False), None),
+    ],
+    ids=str,
+)
+async def test_every_kind_of_guide_reaches_the_engine(guide: lm.Guide, spec: GuideSpec | None) -> None:
+    async with serving() as served:
+        await served.generate(request(max_tokens=1, guide=guide))
+
+    assert served.model.requests[0].guide == spec
+
+
+async def test_a_guide_of_no_kind_is_refused() -> None:
+    async with serving() as served:
+        with pytest.raises(grpc.aio.AioRpcError, match="guide is empty; it takes one of its kinds") as caught:
+            await served.generate(request(guide=lm.Guide()))
+
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_several_outputs_come_in_one_stream_each_with_its_index_and_its_end() -> None:
+    async with serving() as served:
+        responses = await served.generate(request(max_tokens=2, n=3))
+
+    assert sum(response.HasField("start") for response in responses) == 1
+    for index in range(3):
+        mine = [response for response in responses if response.index == index]
+        assert "".join(response.text for response in mine) == "ab"
+        assert [response.finish_reason for response in mine] == [0, lm.FINISH_REASON_LENGTH]
+        assert mine[-1].usage.output_tokens == 2
+
+
+async def test_prompt_logprobs_and_echo_come_when_asked_for() -> None:
+    asked = request(max_tokens=1, prompt_logprobs=0)
+    asked.echo = True
+    async with serving() as served:
+        [response] = await served.generate(asked)
+        [plain] = await served.generate(request(max_tokens=1))
+
+    assert [entry.chosen.text for entry in response.prompt_logprobs] == ["b", "c"]
+    assert [entry.chosen.logprob for entry in response.prompt_logprobs] == [-0.25, -0.25]
+    assert (response.start.prompt_text, list(response.start.prompt_token_ids)) == ("abc", [97, 98, 99])
+    assert (plain.start.prompt_text, list(plain.start.prompt_token_ids)) == ("", [])
+    assert not plain.prompt_logprobs
 
 
 async def test_what_is_not_set_has_the_default_of_the_proto() -> None:

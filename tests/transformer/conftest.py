@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mesh.errors import Internal, ModelNotFound
+from mesh.errors import Internal, MeshError, ModelNotFound
 from mesh.model_index import ModelIndex
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import (
@@ -65,7 +65,7 @@ async def runner() -> AsyncIterator[TemplateRunnerPool]:
 
 
 class EchoPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
-    """Answers with what it was asked, and keeps the requests; can be told to hang."""
+    """Answers what it is told to, or with what it was asked, and keeps the requests; can be told to fail or to hang."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -74,6 +74,11 @@ class EchoPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
         self.answered_digest = "d1"
         self.timeouts_s: list[float | None] = []
         self.metadata: list[dict[str, Any]] = []
+        self.answers = [
+            lm.GenerateResponse(text="Hel", token_ids=[1]),
+            lm.GenerateResponse(text="lo", token_ids=[2], finish_reason=lm.FINISH_REASON_STOP),
+        ]
+        self.error: MeshError | None = None
         self.hangs = False
         self.was_cancelled = asyncio.Event()
 
@@ -88,6 +93,8 @@ class EchoPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
 
     async def Generate(self, request: lm.GenerateRequest, context: Any) -> AsyncIterator[lm.GenerateResponse]:
         self._note(request, context)
+        if self.error is not None:
+            raise self.error
         start = lm.GenerationStart(model_name=request.model_name, model_digest=self.answered_digest, seed=4)
         yield lm.GenerateResponse(start=start)
         if self.hangs:
@@ -96,8 +103,8 @@ class EchoPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
             except asyncio.CancelledError:
                 self.was_cancelled.set()
                 raise
-        yield lm.GenerateResponse(text="Hel", token_ids=[1])
-        yield lm.GenerateResponse(text="lo", token_ids=[2], finish_reason=lm.FINISH_REASON_STOP)
+        for answer in self.answers:
+            yield answer
 
     async def Score(self, request: lm.ScoreRequest, context: Any) -> lm.ScoreResponse:
         self._note(request, context)

@@ -9,13 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from transformer.tools.json_text import JsonObject
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    tool_calls: OpenAI's objects, but that their arguments are objects. tool_call_id: of a tool's message. name: of who
+    speaks, or of the tool.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[JsonObject, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +73,12 @@ class StepServices:
 class PromptStep(Protocol):
     """A step that writes the prompt for a conversation. Built with StepServices."""
 
-    async def render(self, model: PromptModel, messages: Sequence[Message]) -> str:
-        """The prompt. Raises InvalidInput that names `messages[i].<field>`."""
+    async def render(self, model: PromptModel, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> str:
+        """The prompt. tools: OpenAI's tool objects. Raises InvalidInput that names `messages[i].<field>`."""
         ...
 
-    async def render_segments(self, model: PromptModel, messages: Sequence[Message]) -> list[Segment]:
+    async def render_segments(
+        self, model: PromptModel, messages: Sequence[Message], tools: Sequence[JsonObject] = ()
+    ) -> list[Segment]:
         """The prompt in parts: joined, they are what `render` gives. Raises as `render`."""
         ...

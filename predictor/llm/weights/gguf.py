@@ -135,6 +135,13 @@ class GgufFile:
             raise self._wrong(key, value, "an array of integers")
         return value  # type: ignore[return-value]  # as above
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """An array of floats; they need not be finite."""
+        value = self.metadata.get(key)
+        if not isinstance(value, tuple) or (value and type(value[0]) is not float):
+            raise self._wrong(key, value, "an array of floats")
+        return value  # type: ignore[return-value]  # as above
+
     def _wrong(self, key: str, value: MetadataValue | None, expected: str) -> CorruptArtifact:
         found = "missing" if value is None else f"of type {type(value).__name__}"
         return CorruptArtifact(f"{self.name}: metadata key {key!r} is {found}; it must be {expected}", field=key)

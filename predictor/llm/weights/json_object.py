@@ -15,6 +15,8 @@ from typing import Self
 from mesh.errors import CorruptArtifact, NotFound, Unavailable
 from mesh.names import shown
 
+_READ_BYTES = 1 << 20
+
 # What a JSON document can hold. Deeper values are checked where they are read.
 Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
 
@@ -107,17 +109,20 @@ class JsonObject:
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
     """The content of a file; NotFound when absent, CorruptArtifact when it is larger than `max_bytes`."""
+    content = bytearray()
     try:
         with path.open("rb") as file:
-            # One byte more than allowed, so that the limit holds for what is not a regular file as well.
-            content = file.read(max_bytes + 1)
+            # Bit by bit, and counted: a read of the whole would take memory for the limit at once, and a size asked
+            # beforehand says nothing of what is not a regular file.
+            while len(content) <= max_bytes and (part := file.read(_READ_BYTES)):
+                content += part
     except FileNotFoundError as error:
         raise NotFound(f"model file {path.name!r} does not exist") from error
     except OSError as error:
         raise Unavailable(f"model file {path.name!r} cannot be read: {error.strerror}") from error
     if len(content) > max_bytes:
         raise CorruptArtifact(f"{path.name}: the file is larger than {max_bytes} bytes")
-    return content
+    return bytes(content)
 
 
 def _without_repeats(pairs: list[tuple[str, Value]]) -> dict[str, Value]:

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest, Conversation, parse_request
+from gateway.rest.openai_messages import Conversation
+from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest, parse_request
 from gateway.rest.sampling import sampling_from_json
 from gateway.rest.v1_instances import tensors_of
 from gateway.rest.v2 import infer_request
+from gateway.rest.validation import validated
 from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import DATATYPES
@@ -27,14 +29,17 @@ READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "v2 infer": lambda body: infer_request(body, "m", ""),
     "chat": lambda body: parse_request(ChatCompletionRequest, {"model": "m", **body}).to_generate(),
     "text": lambda body: parse_request(CompletionRequest, {"model": "m", **body}).to_generate(),
-    "messages": lambda body: parse_request(Conversation, body).to_messages(),
+    "messages": lambda body: validated(Conversation, body).to_messages(),
     "sampling": lambda body: sampling_from_json(body, "instances[0]"),
     "v1 rows": lambda body: tensors_of(body, METADATA),
 }
 
 # The names that the readers know, so that random bodies get past the first check.
 _WORDS = """inputs outputs id parameters name datatype shape data messages role content type text prompt model n stop
-    seed temperature top_p top_k logprobs stream stream_options max_tokens instances x y tools response_format"""
+    seed temperature top_p top_k logprobs stream stream_options max_tokens instances x y tools response_format
+    n echo prompt_logprobs logit_bias bad_words min_tokens tool_choice tool_calls tool_call_id function arguments
+    parameters json_schema schema regex choices json_object grammar structured_outputs guided_json guided_choice json
+    choice description strict"""
 _NAMES = st.sampled_from(_WORDS.split())
 _LEAVES = (
     st.none()
@@ -42,7 +47,7 @@ _LEAVES = (
     | st.integers(-(2**64), 2**64)
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(["user", "text", *DATATYPES])
+    | st.sampled_from(["user", "text", "assistant", "tool", "function", "required", "json_schema", "{}", *DATATYPES])
 )
 _JSON = st.recursive(
     _LEAVES,

@@ -9,7 +9,6 @@ import pytest
 from gateway.rest.openai_requests import (
     ChatCompletionRequest,
     CompletionRequest,
-    derived_seed,
     parse_request,
 )
 from mesh.errors import InvalidInput
@@ -30,14 +29,17 @@ def text(**fields: Any) -> list[lm.GenerateRequest]:
 def test_every_sampling_field_arrives() -> None:
     (request,) = chat(
         temperature=0.5, top_p=0.9, top_k=40, min_p=0.1, seed=7, max_tokens=9, stop="\n", stop_token_ids=[2],
-        ignore_eos=True, logprobs=True, top_logprobs=3, priority=5,
+        ignore_eos=True, logprobs=True, top_logprobs=3, priority=5, n=2, frequency_penalty=1, presence_penalty=-2,
+        repetition_penalty=1.1, logit_bias={"5": 1}, bad_words=["x"], min_tokens=3, prompt_logprobs=0, cache_salt="s",
+        response_format={"type": "json_object"},
     )  # fmt: skip
 
     assert request.sampling == lm.SamplingParameters(
         temperature=0.5, top_p=0.9, top_k=40, min_p=0.1, seed=7, max_tokens=9, stop=["\n"], stop_token_ids=[2],
-        ignore_eos=True, logprobs=3,
+        ignore_eos=True, logprobs=3, n=2, frequency_penalty=1, presence_penalty=-2, repetition_penalty=1.1,
+        logit_bias={5: 1}, bad_words=["x"], min_tokens=3, prompt_logprobs=0, guide=lm.Guide(json_object=True),
     )  # fmt: skip
-    assert request.priority == 5
+    assert (request.priority, request.cache_salt) == (5, "s")
 
 
 def test_fields_that_are_not_set_stay_unset() -> None:
@@ -67,32 +69,67 @@ def test_prompts_of_all_four_kinds() -> None:
     assert [list(request.token_ids.ids) for request in text(prompt=[[1], [2, 3]])] == [[1], [2, 3]]
 
 
-def test_choices_have_seeds_of_their_own_and_the_first_has_the_requests() -> None:
-    seeds = [request.sampling.seed for request in chat(n=4, seed=7)]
+def test_choices_are_outputs_of_one_request_and_the_seed_is_the_requests() -> None:
+    (request,) = chat(n=4, seed=7)
 
-    assert seeds[0] == 7
-    assert len(set(seeds)) == 4
-    assert not chat(n=2)[1].sampling.HasField("seed")
+    assert (request.sampling.n, request.sampling.seed) == (4, 7)
+    assert len(text(prompt=["a", "b"], n=3)) == 2
+    assert not chat()[0].sampling.HasField("n")
 
 
 def test_negative_seed_is_a_seed() -> None:
-    assert derived_seed(-1, 0) == 2**64 - 1
-    assert 0 <= derived_seed(-(2**63), 127) < 2**64
+    assert chat(seed=-1)[0].sampling.seed == 2**64 - 1
+
+
+def test_echo_asks_for_the_log_probabilities_that_its_lists_show() -> None:
+    def asked(**fields: Any) -> tuple[bool, int | None]:
+        (request,) = text(**fields)
+        given = request.sampling.HasField("prompt_logprobs")
+        return request.echo, request.sampling.prompt_logprobs if given else None
+
+    assert asked() == (False, None)
+    assert asked(logprobs=3) == (False, None)
+    assert asked(echo=True) == (True, None)
+    assert asked(echo=True, logprobs=3) == (True, 3)
+    assert asked(echo=True, logprobs=3, prompt_logprobs=5) == (True, 5)
+    assert asked(prompt_logprobs=0) == (False, 0)
+
+
+def test_nothing_is_generated_only_for_the_prompts_sake() -> None:
+    for request in (text(max_tokens=0, echo=True)[0], text(max_tokens=0, prompt_logprobs=0)[0]):
+        assert (request.sampling.max_tokens, request.sampling.prompt_logprobs) == (0, 0)
+        assert request.sampling.HasField("max_tokens")
+    assert chat(max_completion_tokens=0, prompt_logprobs=2)[0].sampling.prompt_logprobs == 2
+
+
+def test_field_of_a_later_hops_error_is_called_what_the_client_calls_it() -> None:
+    guided = parse_request(ChatCompletionRequest, CHAT | {"guided_regex": "("})
+    plain = parse_request(ChatCompletionRequest, CHAT)
+
+    assert guided.field_of("guide") == "guided_regex"
+    assert guided.field_of("sampling.guide.regex") == "guided_regex"
+    assert guided.field_of("temperature") == "temperature"
+    assert plain.field_of("guide") == "guide"
+    tooled = parse_request(ChatCompletionRequest, CHAT | {"tools": [{"type": "function", "function": {"name": "f"}}]})
+    assert tooled.field_of("messages.tools_json") == "tools"
+    assert tooled.field_of("messages.tool_choice") == "tool_choice"
+    assert tooled.field_of("messages[1].tool_calls_json") == "messages[1].tool_calls"
+    assert tooled.field_of("guide") == "tools"
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"function_call": {"name": "f"}}, "function_call"),
         ({"modalities": ["audio"]}, "modalities"),
+        ({"echo": True}, "echo"),
+        ({"use_beam_search": True}, "use_beam_search"),
+        ({"best_of": 2}, "best_of"),
     ],
 )
-def test_what_is_not_served_yet_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidInput, match=f"'{param}' is not served yet") as raised:
+def test_what_is_not_served_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidInput, match=f"'{param}' is not served") as raised:
         chat(**fields)
 
     assert raised.value.field == param
@@ -100,7 +137,7 @@ def test_what_is_not_served_yet_is_refused_by_name(fields: dict[str, Any], param
 
 def test_values_that_ask_for_nothing_and_unknown_fields_are_taken() -> None:
     chat(tools=[], tool_choice="none", logit_bias={}, presence_penalty=0, response_format={"type": "text"}, store=True)
-    text(echo=False, best_of=1, suffix=None, frequency_penalty=0.0)
+    text(echo=False, best_of=1, suffix=None, frequency_penalty=0.0, user="someone", skip_special_tokens=True)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +168,21 @@ def test_values_that_ask_for_nothing_and_unknown_fields_are_taken() -> None:
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"stream_options": {"include_usage": "x"}}, "stream_options.include_usage"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"presence_penalty": "high"}, "presence_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": [5]}, "logit_bias"),
+        ({"bad_words": [""]}, "bad_words[0]"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
     ],
 )
 def test_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:

@@ -29,6 +29,15 @@ async def test_generate_takes_parameters_both_ways(door: Door) -> None:
     assert {request.sampling.max_tokens for request in door.model.requests} == {8}
 
 
+async def test_guides_and_penalties_have_the_contracts_names(door: Door) -> None:
+    body = {"text_input": "Once", "frequency_penalty": 1, "parameters": {"choices": ["yes", "no"]}}
+
+    answer = await door.http.post("/v2/models/chat/generate", json=body)
+
+    assert answer.json()["text_output"] == "yes"
+    assert door.model.requests[0].sampling.frequency_penalty == 1
+
+
 async def test_prompt_can_be_part_of_the_output(door: Door) -> None:
     body = {"id": "7", "text_input": "Once. ", "exclude_input_in_output": False}
 
@@ -85,6 +94,8 @@ async def test_client_that_leaves_cancels_the_call(door: Door) -> None:
         ("chat", {"text_input": 7}, 400, "'text_input'"),
         ("chat", {"text_input": "x", "parameters": 7}, 400, "'parameters'"),
         ("chat", {"text_input": "x", "temprature": 1}, 400, "no parameter 'temprature'"),
+        ("chat", {"text_input": "x", "n": 2}, 400, "no parameter 'n'"),
+        ("chat", {"text_input": "x", "regex": "a", "choices": ["a"]}, 400, "give one of them"),
         ("chat", {"text_input": "too long"}, 400, "5120 tokens"),
         ("chat", {"text_input": "busy"}, 429, "the queue is full"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 
 from mesh.errors import NotFound
@@ -35,6 +36,14 @@ async def talking(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterato
         yield answer(request)
 
 
+async def named(request: health_pb2.HealthCheckRequest, _context: Any) -> bytes:
+    return request.service.encode()
+
+
+async def named_streaming(request: health_pb2.HealthCheckRequest, _context: Any) -> AsyncIterator[bytes]:
+    yield request.service.encode()
+
+
 async def flooding(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
     while True:
         yield bytes(1 << 20)
@@ -59,6 +68,8 @@ async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel
         "UnaryStream": grpc.unary_stream_rpc_method_handler(streaming),
         "StreamUnary": grpc.stream_unary_rpc_method_handler(collecting),
         "StreamStream": grpc.stream_stream_rpc_method_handler(talking),
+        "Named": grpc.unary_unary_rpc_method_handler(named, health_pb2.HealthCheckRequest.FromString),
+        "NamedStream": grpc.unary_stream_rpc_method_handler(named_streaming, health_pb2.HealthCheckRequest.FromString),
         "Flood": grpc.unary_stream_rpc_method_handler(flooding),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
@@ -72,9 +83,9 @@ async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel
 async def call(channel: grpc.aio.Channel, method: str, request: bytes) -> list[bytes]:
     path = f"/t.T/{method}"
     match method:
-        case "UnaryUnary":
+        case "UnaryUnary" | "Named":
             return [await channel.unary_unary(path)(request, timeout=5)]
-        case "UnaryStream":
+        case "UnaryStream" | "NamedStream":
             return [part async for part in channel.unary_stream(path)(request, timeout=5)]
         case "StreamUnary":
             return [await channel.stream_unary(path)(iter([request]), timeout=5)]
@@ -98,6 +109,21 @@ async def test_answers_and_errors_pass_and_are_counted(
     }
     assert counted == {"OK": 1.0, "NOT_FOUND": 1.0}
     assert registry.get_sample_value("meshserve_rpc_in_flight") == 0.0
+
+
+@pytest.mark.parametrize("method", ["Named", "NamedStream"])
+@pytest.mark.parametrize("request_", [b"\xff\xff\xff", b"\x0a\x01\xff"], ids=["no message", "not UTF-8"])
+async def test_malformed_request_is_the_callers_error(
+    channel: grpc.aio.Channel, registry: CollectorRegistry, method: str, request_: bytes
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call(channel, method, request_)
+
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "the request is malformed, or a string in it is not UTF-8" in (failure.value.details() or "")
+    labels = {"method": f"/t.T/{method}", "code": "INVALID_ARGUMENT"}
+    assert registry.get_sample_value("meshserve_rpc_handled_total", labels) == 1.0
+    assert await call(channel, method, b"\x0a\x01x") == [b"x"]
 
 
 async def test_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:

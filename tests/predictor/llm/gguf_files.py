@@ -16,7 +16,10 @@ MERGES = ("t h", "Ġ a", "e r", "th e", "Ġ t", "a n", "1 2")
 
 @dataclass(frozen=True)
 class SmallModel:
-    """Shape of a random decoder. `extra_metadata` overrides what the writer would write, by full key."""
+    """Shape of a random decoder. `extra_metadata` overrides what the writer would write, by full key.
+
+    tokenizer: llama.cpp's name for the kind of vocabulary; "llama" takes the same tokens as SentencePiece's pieces.
+    """
 
     architecture: str = "llama"
     num_layers: int = 2
@@ -30,6 +33,7 @@ class SmallModel:
     quantization: gguf.GGMLQuantizationType | None = None
     seed: int = 0
     without_tensors: tuple[str, ...] = ()
+    tokenizer: str = "gpt2"
     extra_metadata: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
@@ -76,7 +80,7 @@ def _write_metadata(writer: gguf.GGUFWriter, model: SmallModel) -> None:
         f"{arch}.attention.layer_norm_rms_epsilon": 1e-5,
         f"{arch}.rope.freq_base": model.rope_theta,
         f"{arch}.vocab_size": len(tokens),
-        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.model": model.tokenizer,
         "tokenizer.ggml.pre": "smollm" if arch == "llama" else arch,
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
@@ -92,7 +96,10 @@ def _write_metadata(writer: gguf.GGUFWriter, model: SmallModel) -> None:
         add[type(value)](key, value)
     writer.add_array("tokenizer.ggml.tokens", tokens)
     writer.add_array("tokenizer.ggml.token_type", [3] * len(SPECIAL_TOKENS) + [1] * (len(tokens) - len(SPECIAL_TOKENS)))
-    writer.add_array("tokenizer.ggml.merges", list(MERGES))
+    if model.tokenizer == "gpt2":
+        writer.add_array("tokenizer.ggml.merges", list(MERGES))
+    else:
+        writer.add_array("tokenizer.ggml.scores", [-float(i) for i in range(len(tokens))])
 
 
 def _tensors(model: SmallModel) -> dict[str, npt.NDArray[np.float32]]:

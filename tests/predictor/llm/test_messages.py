@@ -28,7 +28,7 @@ from predictor.llm.messages import (
 from predictor.llm.outputs import EngineStats
 from tests.predictor.llm.engines import SmallEngine, generation
 
-INFO = EngineInfo(ModelFacts("hash", 1, 300, 64, "int64"), EngineLimits(300, 64), 4, 16, 4096)
+INFO = EngineInfo(ModelFacts("hash", 1, 300, 64, "int64"), EngineLimits(300, 64), 4, 16, 4096, True)
 
 
 @pytest.mark.parametrize(

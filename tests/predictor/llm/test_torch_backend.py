@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from predictor.llm.loader import LoadedModel, load_model
+from predictor.llm.models import LanguageModel
 from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan, TokenLogprobs
 from predictor.llm.torch_backend import LOGIT_ROWS, TorchBackend
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
@@ -204,6 +206,36 @@ def test_scores_are_those_of_the_wanted_targets(small: LoadedModel) -> None:
         backend, Chunk(3, prompt[: position + 1], 0, tuple(range(20, 27)), score_targets=(-1,) * position + best)
     )
     assert [score.logprob for score in again.scores] == pytest.approx([sampled.logprobs.logprob], abs=1e-5)
+
+
+class CountingModel:
+    """A model that remembers for how many rows it gave logits at once."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.config = model.config
+        self.forward = model.forward
+        self.most_rows = 0
+        self._logits = model.logits
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        self.most_rows = max(self.most_rows, len(hidden))
+        return self._logits(hidden)
+
+
+def test_log_probabilities_of_a_long_prompt_take_no_more_memory_than_of_a_short_one(small: LoadedModel) -> None:
+    counting = CountingModel(small.model)
+    prompt = random_prompt(500, 1)
+    table = tuple(range(32))
+
+    (result,) = execute(
+        make_backend(replace(small, model=counting)),
+        Chunk(1, prompt, 0, table, score_targets=(*prompt[1:], 5), num_score_logprobs=20),
+    )
+
+    assert len(result.scores) == 500
+    assert all(len(entry.top) == 20 for entry in result.scores)
+    # Logits are by far the largest thing that a step computes: 200 kB a row for SmolLM2.
+    assert counting.most_rows == LOGIT_ROWS
 
 
 def test_more_sequences_than_logit_rows(small: LoadedModel) -> None:

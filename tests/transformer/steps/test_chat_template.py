@@ -123,7 +123,7 @@ async def test_an_escaped_content_is_explainable_as_it_is_rendered(
 ) -> None:
     subject = model(templates["thinking"])
 
-    segments = await step.render_segments(subject, [Message("user", "x"), Message("tool", 'say "hi"')])
+    segments = await step.render_segments(subject, [Message("user", "x"), Message("observer", 'say "hi"')])
 
     assert [segment.text for segment in segments if segment.explainable] == ["x", 'say \\"hi\\"']
 
@@ -169,8 +169,8 @@ async def test_a_template_that_refuses_says_why(step: ChatTemplate, templates: d
 async def test_roles_beyond_the_common_ones_are_those_that_the_template_spells_out(
     step: ChatTemplate, templates: dict[str, str]
 ) -> None:
-    messages = [Message("user", "x"), Message("tool", "y")]
+    messages = [Message("user", "x"), Message("observer", "y")]
 
-    assert "<tool_response>" in await step.render(model(templates["thinking"]), messages)
-    with pytest.raises(InvalidInput, match=r"messages\[1\]\.role is 'tool'"):
+    assert "<observed>" in await step.render(model(templates["thinking"]), messages)
+    with pytest.raises(InvalidInput, match=r"messages\[1\]\.role is 'observer'"):
         await step.render(model(templates["smollm2"]), messages)

@@ -36,23 +36,35 @@ def test_scores_of_a_random_model_equal_transformers(tmp_path: Path, tied: bool)
     torch.testing.assert_close(torch.tensor([score.logprob for score in result.scores]), expected, atol=1e-4, rtol=1e-5)
 
 
+CHAT = "<|im_start|>user\nWrite quicksort in Python.<|im_end|>\n<|im_start|>assistant\n```python\ndef "
+PLAIN = (
+    "The capital of France is Paris, and the capital of Germany is Berlin.",
+    "def f(x):\n    return x ** 2\n\nprint(f(3))\n",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_logits_of_the_real_model_are_as_exact_as_those_of_transformers(qwen2_gguf: Path) -> None:
-    token_ids = read_tokenizer(qwen2_gguf).encode(
-        "<|im_start|>user\nWrite quicksort in Python.<|im_end|>\n<|im_start|>assistant\n```python\ndef "
-    )
-    logits = all_logits(load_model(qwen2_gguf, num_threads=1, dtype="float32"), token_ids)
+    tokenizer = read_tokenizer(qwen2_gguf)
+    chat, *plain = [tokenizer.encode(text) for text in (CHAT, *PLAIN)]
+    loaded = load_model(qwen2_gguf, num_threads=1, dtype="float32")
+    chat_logits, *plain_logits = [all_logits(loaded, token_ids) for token_ids in (chat, *plain)]
+    del loaded
     gc.collect()
     reference = transformers_model(qwen2_gguf)
     with torch.inference_mode():
-        single = reference(torch.tensor([token_ids])).logits[0]
-        exact = reference.double()(torch.tensor([token_ids])).logits[0]
+        for token_ids, logits in zip(plain, plain_logits, strict=True):
+            expected = reference(torch.tensor([token_ids])).logits[0]
+            torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
+        single = reference(torch.tensor([chat])).logits[0]
+        exact = reference.double()(torch.tensor([chat])).logits[0]
 
-    error, usual_error = (logits - exact).abs(), (single - exact).abs()
+    error, usual_error = (chat_logits - exact).abs(), (single - exact).abs()
 
-    # At a few of the first tokens float32 itself is off by more than 1e-4, whoever computes: measured against float64,
-    # 2.9e-4 at most here and 6.3e-4 in transformers. So ours must come as close to float64 as transformers does.
+    # At a few of the first tokens of a chat float32 itself is off by more than 1e-4, whoever computes: measured against
+    # float64, 2.9e-4 at most here and 6.3e-4 in transformers (docs/log.md says where it comes from). So ours must come
+    # as close to float64 as transformers does.
     assert (error > 1e-4).double().mean() < 0.01
     assert error.mean() < 2e-5
     assert error.max() < max(1e-4, 2 * usual_error.max().item())

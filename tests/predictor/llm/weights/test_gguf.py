@@ -227,3 +227,18 @@ def test_any_damage_is_read_or_refused(write: Write, damage: list[tuple[int, int
         return
 
     assert sum(sizes) <= len(content)
+
+
+def test_a_file_is_mapped_and_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    head = gguf_bytes((), (tensor("big", (1 << 38,)),))
+    with path.open("wb") as sparse:
+        sparse.write(head)
+        sparse.truncate(len(head) + (1 << 40))  # more than memory; the disk holds nothing of it
+        sparse.seek(-1, 2)
+        sparse.write(b"\x07")
+
+    with GgufFile(path) as file:
+        blocks = file.blocks("big")
+        assert (blocks.size, blocks[0], blocks[-1]) == (1 << 40, 0, 7)
+        del blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -13,6 +14,7 @@ from mesh.errors import CorruptArtifact, Unsupported
 from predictor.llm.weights.gguf import GgufFile
 from predictor.llm.weights.gguf_checkpoint import GgufCheckpoint, gguf_name, read_config
 from tests.predictor.llm.gguf_files import SmallModel, vocabulary, write_small_model
+from tests.predictor.llm.transformers_model import transformers_model
 
 
 @pytest.mark.parametrize(
@@ -138,3 +140,29 @@ def test_taken_tensors_outlive_the_file(tmp_path: Path) -> None:
         taken = GgufCheckpoint(file, read_config(file)).take("model.norm.weight", (64,))
 
     assert torch.isfinite(taken).all()
+
+
+def test_every_weight_of_smollm2_equals_the_one_in_transformers(smollm2_gguf: Path, smollm2_oracle: Any) -> None:
+    expected = {name: tensor for name, tensor in smollm2_oracle.state_dict().items() if name != "lm_head.weight"}
+
+    with GgufFile(smollm2_gguf) as file:
+        checkpoint = GgufCheckpoint(file, read_config(file))
+        # The output matrix is the embedding, which transformers names twice.
+        assert not checkpoint.has("lm_head.weight")
+        for name, tensor in expected.items():
+            assert torch.equal(checkpoint.take(name, tuple(tensor.shape)), tensor), name
+
+    assert len(expected) == len(file.tensors)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_weight_of_real_qwen2_equals_the_one_in_transformers(qwen2_gguf: Path) -> None:
+    expected = transformers_model(qwen2_gguf).state_dict()
+
+    with GgufFile(qwen2_gguf) as file:
+        checkpoint = GgufCheckpoint(file, read_config(file))
+        for name, tensor in expected.items():
+            assert torch.equal(checkpoint.take(name, tuple(tensor.shape)), tensor), name
+
+    assert len(expected) == len(file.tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +97,16 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="model file 'absent.json' does not exist"):
         read_bounded(tmp_path / "absent.json", 7)
     assert JsonObject.read_optional(tmp_path / "absent.json", 7).values == {}
+
+
+def test_memory_is_taken_for_the_file_and_not_for_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    path.write_bytes(b'{"a": 1}')
+    tracemalloc.start()
+    try:
+        read_bounded(path, 1 << 30)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 4 << 20

@@ -181,3 +181,19 @@ def test_a_damaged_file_opens_only_where_the_package_opens_it(write: Write, data
     except SafetensorError:
         expected = False
     assert opened <= expected
+
+
+def test_a_file_is_mapped_and_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    num_bytes = 1 << 40
+    header = json.dumps({"big": entry([num_bytes], [0, num_bytes], "U8")}).encode()
+    with path.open("wb") as sparse:
+        sparse.write(struct.pack("<Q", len(header)) + header)
+        sparse.truncate(8 + len(header) + num_bytes)  # more than memory; the disk holds nothing of it
+        sparse.seek(-1, 2)
+        sparse.write(b"\x07")
+
+    with SafetensorsFile(path) as file:
+        data = file.data("big")
+        assert (data.size, data[0], data[-1]) == (num_bytes, 0, 7)
+        del data
