@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from typing import TextIO
 
 import structlog
@@ -16,6 +17,14 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 from mesh import context
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What `configure` takes, for whoever starts a process of its own: it is to log as its parent does."""
+
+    level: str = "info"
+    format: str = "json"
 
 
 def configure(service: str, level: str = "info", log_format: str = "json", stream: TextIO | None = None) -> None:
@@ -41,7 +50,8 @@ def configure(service: str, level: str = "info", log_format: str = "json", strea
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        # A line in one write: a process and its children share a stream, and printing may write the newline after it.
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard module: only what a person must read, on the same stream.

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from collections.abc import Mapping
 
 from mesh import logs
 from mesh.announce import Announcer
-from mesh.logs import get_logger
+from mesh.logs import LogSettings, get_logger
 from mesh.oip import open_inference_pb2_grpc as oip_grpc
 from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
+from mesh.v1 import engine_debug_pb2_grpc as debug_grpc
 from mesh.v1 import language_model_pb2_grpc as lm_grpc
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica
 from mesh.version import software_version
 from predictor.deployed import deployed_models
+from predictor.engine_debug_servicer import EngineDebugServicer
 from predictor.language_model_servicer import LanguageModelServicer
 from predictor.loader import ModelLoader
 from predictor.metrics import ModelCollector
@@ -39,14 +42,14 @@ def main() -> int:
     return run(lambda: serve(settings))
 
 
-async def serve(settings: PredictorSettings) -> None:
+async def serve(settings: PredictorSettings, runtimes: Mapping[str, str] = RUNTIMES) -> None:
     """Serve until SIGTERM. Raises MeshError when the start fails: a port is taken, or the deployments are wrong."""
     specs = deployed_models(settings.deployments, settings.model)
     server = MeshServer(settings, name="predictor")
     presence = Presence(server.health, specs)
     repository = ModelRepository(
         specs,
-        ModelLoader(settings.cache_dir.expanduser(), RUNTIMES),
+        ModelLoader(settings.cache_dir.expanduser(), runtimes, LogSettings(settings.log_level, settings.log_format)),
         presence.model_changed,
         unload_timeout_s=settings.unload_timeout_s,
     )
@@ -81,6 +84,7 @@ def _add_services(server: MeshServer, repository: ModelRepository) -> None:
         LanguageModelServicer(repository, lambda: server.address),
         "mesh.v1.LanguageModel",
     )
+    server.add(debug_grpc.add_EngineDebugServicer_to_server, EngineDebugServicer(repository), "mesh.v1.EngineDebug")
     server.metrics_registry.register(ModelCollector(repository))
 
 

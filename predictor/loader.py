@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mesh import plugins
 from mesh.errors import Unavailable
-from mesh.logs import get_logger
+from mesh.logs import LogSettings, get_logger
 from mesh.storage import FetchProgress, fetch
 from predictor.runtimes.base import ModelArtifact, ModelMetadata, OnHealth, Runtime
 from predictor.statistics import ModelStatistics
@@ -51,11 +51,12 @@ class LoadedModel:
 
 
 class ModelLoader:
-    """`runtimes`: model_format → "module:Class"."""
+    """`runtimes`: model_format → "module:Class". `logs`: for the processes that they start."""
 
-    def __init__(self, cache_dir: Path, runtimes: Mapping[str, str]) -> None:
+    def __init__(self, cache_dir: Path, runtimes: Mapping[str, str], logs: LogSettings | None = None) -> None:
         self._cache_dir = cache_dir
         self._runtimes = runtimes
+        self._logs = logs or LogSettings()
 
     async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
         """Raises the MeshError of whatever fails; then nothing of the model is left in memory."""
@@ -71,7 +72,7 @@ class ModelLoader:
         if digest is None:
             digest = await asyncio.to_thread(artifact_digest, path)
         try:
-            artifact = ModelArtifact(spec.name, spec.version, path, digest, spec.options)
+            artifact = ModelArtifact(spec.name, spec.version, path, digest, spec.options, self._logs)
             await runtime.load(artifact, progress, on_health)
             progress("warm", 0, 1)
             await runtime.warm()

@@ -105,6 +105,13 @@ class ModelRepository:
         """The models that answer now."""
         return [entry.model for entry in self._entries.values() if entry.model is not None]
 
+    def find(self, name: str, version: str = "") -> LoadedModel:
+        """As `get`, also while the model is lost: to look at it, not to use it."""
+        entry = self._find(name, version)
+        if entry.model is None:
+            raise self._not_ready(entry)
+        return entry.model
+
     def is_model_ready(self, name: str, version: str = "") -> bool:
         """False also for what does not exist."""
         entry = self._entries.get(name)
@@ -122,8 +129,7 @@ class ModelRepository:
         """
         entry = self._find(name, version)
         if entry.model is None or entry.state is not ModelState.READY:
-            reason = f": {entry.reason}" if entry.reason else ""
-            raise ModelNotReady(f"model '{name}' is {entry.state.value.lower()}{reason}")
+            raise self._not_ready(entry)
         return entry.model
 
     @contextmanager
@@ -181,6 +187,11 @@ class ModelRepository:
             model, entry.model = entry.model, None
             if model is not None:
                 await self._retire(model)
+
+    @staticmethod
+    def _not_ready(entry: _Entry) -> ModelNotReady:
+        reason = f": {entry.reason}" if entry.reason else ""
+        return ModelNotReady(f"model '{entry.spec.name}' is {entry.state.value.lower()}{reason}")
 
     def _find(self, name: str, version: str) -> _Entry:
         entry = self._entries.get(name)

@@ -75,6 +75,11 @@ class BlockPool:
         return len(self._blank) + len(self._evictable)
 
     @property
+    def num_evictable_blocks(self) -> int:
+        """Free blocks that a prompt with the same beginning would still find."""
+        return len(self._evictable)
+
+    @property
     def usage(self) -> float:
         """Share of the blocks that are held, 0 to 1."""
         return 1.0 - self.num_free_blocks / self.num_blocks

@@ -14,12 +14,13 @@ from dataclasses import replace
 from itertools import count
 from typing import Protocol
 
-from mesh.errors import ModelNotReady, Overloaded, PromptTooLong, Unavailable
+from mesh.errors import DeadlineExceeded, ModelNotReady, Overloaded, PromptTooLong, Unavailable
 from predictor.llm.factory import Progress
-from predictor.llm.messages import Abort, Add, EngineInfo, EngineSpec, Report
+from predictor.llm.inspection import Inspection
+from predictor.llm.messages import Abort, Add, EngineInfo, EngineSpec, Inspect, Report
 from predictor.llm.output_stream import OutputStream
 from predictor.llm.outputs import EngineStats, FailedOutput, GenerationOutput, ScoreOutput
-from predictor.llm.sequence import GenerationRequest, Request, ScoreRequest
+from predictor.llm.sequence import FinishReason, GenerationRequest, RejectionReason, Request, ScoreRequest
 from predictor.llm.supervisor import EngineState, EngineSupervisor
 
 # Longer than any special token, whose text `id_to_bytes` does not tell.
@@ -40,7 +41,8 @@ class TextTokenizer(Protocol):
 class EngineClient:
     """One engine and its callers. Use it from one event loop: `start` it there, and `stop` it in the end.
 
-    on_state is called on the loop with every new state; health follows it.
+    on_state is called on the loop with every new state; health follows it. on_step is called with the number of tokens
+    that each step computed.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class EngineClient:
         tokenizer: TextTokenizer,
         on_state: Callable[[EngineState], None] = lambda state: None,
         now: Callable[[], float] = time.monotonic,
+        on_step: Callable[[int], None] = lambda num_tokens: None,
     ) -> None:
         self.tokenizer = tokenizer
         self._settings = spec.settings
@@ -56,9 +59,13 @@ class EngineClient:
             _MIN_LONGEST_TOKEN_BYTES, *(len(tokenizer.id_to_bytes(i)) for i in range(tokenizer.vocab_size))
         )
         self._tell_state = on_state
+        self._tell_step = on_step
         self._now = now
         self._supervisor = EngineSupervisor(spec, self._on_report, self._on_state, now)
-        self._stats = EngineStats()
+        # The engine as of its last step, and the counters of those before it. One value: another thread reads it.
+        self._looks = (EngineStats(), EngineStats())
+        self._num_rejected = 0
+        self._inspection: asyncio.Future[Inspection] | None = None
         self._streams: dict[str, OutputStream] = {}
         self._request_numbers = count()
         # Scores come by the hundred; those beyond what can run at once wait here and not in the engine's queue.
@@ -81,8 +88,29 @@ class EngineClient:
         return self._supervisor.info
 
     def stats(self) -> EngineStats:
-        """The engine as of its last step."""
-        return self._stats
+        """The engine as of its last step. Counters count from the making of this client, over all engine processes."""
+        latest, earlier = self._looks
+        own = EngineStats(num_rejected={RejectionReason.REQUESTS: self._num_rejected})
+        return latest.after(earlier).after(own)
+
+    async def inspect(self, timeout_s: float) -> Inspection:
+        """The engine between two steps; calls at the same time share one look.
+
+        Raises ModelNotReady when no engine is ready, Unavailable when it dies, DeadlineExceeded when it is silent.
+        """
+        if self.state is not EngineState.READY:
+            raise ModelNotReady(f"the engine is {self.state.value}")
+        if self._inspection is None or self._inspection.done():
+            self._inspection = asyncio.get_running_loop().create_future()
+            self._supervisor.send(Inspect())
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self._inspection)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the engine (process {self.pid}) has not answered for {timeout_s:g} s: "
+                "it is in a long step, or it hangs and will be replaced"
+            ) from None
 
     async def start(self, progress: Progress = lambda stage, share: None) -> None:
         """Start the engine process and wait until it is ready. `progress` is called on the loop.
@@ -134,6 +162,7 @@ class EngineClient:
             raise ModelNotReady(f"the engine is {self.state.value}")
         self.info.limits.check(request)
         if len(self._streams) >= self._settings.max_num_requests:
+            self._num_rejected += 1
             raise Overloaded(
                 f"{len(self._streams)} requests are in the engine; "
                 f"at most {self._settings.max_num_seqs} run and {self._settings.max_num_waiting} wait"
@@ -149,8 +178,15 @@ class EngineClient:
             if not stream.is_finished:
                 self._supervisor.send(Abort(key))
 
-    def _on_report(self, report: Report) -> None:
-        self._stats = report.stats
+    def _on_report(self, report: Report | Inspection) -> None:
+        if isinstance(report, Inspection):
+            if self._inspection is not None and not self._inspection.done():
+                self._inspection.set_result(report)
+            return
+        latest, earlier = self._looks
+        self._looks = (report.stats, earlier)
+        if report.stats.num_steps > latest.num_steps:
+            self._tell_step(report.stats.num_last_step_tokens)
         for output in report.outputs:
             stream = self._streams.get(output.request_id)
             if stream is None:
@@ -162,8 +198,19 @@ class EngineClient:
 
     def _on_state(self, state: EngineState) -> None:
         if state in (EngineState.DEAD, EngineState.STOPPED):
-            self._stats = EngineStats()
-            for stream in self._streams.values():
-                if not stream.is_finished:
-                    stream.fail(Unavailable(f"the engine is {state.value}; the request can go on elsewhere"))
+            self._lose_engine(state)
         self._tell_state(state)
+
+    def _lose_engine(self, state: EngineState) -> None:
+        latest, earlier = self._looks
+        unfinished = [stream for stream in self._streams.values() if not stream.is_finished]
+        lost = EngineStats(
+            num_deaths=int(state is EngineState.DEAD),
+            num_finished={FinishReason.ERROR: sum(stream.num_unfinished for stream in unfinished)},
+        )
+        self._looks = (EngineStats(), EngineStats().after(latest).after(earlier).after(lost))
+        for stream in unfinished:
+            stream.fail(Unavailable(f"the engine is {state.value}; the request can go on elsewhere"))
+        if self._inspection is not None and not self._inspection.done():
+            self._inspection.set_exception(Unavailable(f"the engine is {state.value}"))
+            self._inspection.exception()  # nobody may be waiting for it any more

@@ -15,6 +15,7 @@ from itertools import count
 from mesh.errors import Conflict, Internal, MeshError
 from predictor.llm.backend import Backend
 from predictor.llm.guide import GuideMaker
+from predictor.llm.inspection import Inspection, inspect
 from predictor.llm.limits import EngineLimits
 from predictor.llm.output_processor import NoGuides, OutputProcessor, Vocabulary
 from predictor.llm.outputs import EngineOutput, EngineStats, FailedOutput, GenerationOutput, ScoreOutput
@@ -49,6 +50,7 @@ class Engine:
         self._sequences: dict[str, list[Sequence]] = {}  # those that run, by request
         self._plan = StepPlan(-1, ())
         self._num_prompt_tokens = 0
+        self._num_cached_prompt_tokens = 0
         self._num_generation_tokens = 0
         self._finished: Counter[FinishReason] = Counter()
         self._last_step_s = 0.0
@@ -122,17 +124,23 @@ class Engine:
             num_prefix_queries=scheduler.num_prefix_queries,
             num_prefix_hits=scheduler.num_prefix_hits,
             num_prompt_tokens=self._num_prompt_tokens,
+            num_cached_prompt_tokens=self._num_cached_prompt_tokens,
             num_generation_tokens=self._num_generation_tokens,
             num_last_step_tokens=self._plan.num_tokens,
             last_step_s=self._last_step_s,
             num_finished=dict(self._finished),
+            num_rejected=dict(scheduler.num_rejected),
         )
+
+    def inspect(self) -> Inspection:
+        return inspect(self.scheduler, self._plan, self._last_step_s, self._now())
 
     def _report(self, sequence: Sequence, result: ChunkResult) -> EngineOutput | None:
         if sequence.status is SequenceStatus.FINISHED:
             return None  # another output of its request failed in this step
         if sequence.first_result_at is None:
             self._num_prompt_tokens += sequence.num_prompt_tokens
+            self._num_cached_prompt_tokens += sequence.num_cached_tokens
         try:
             output = self._outputs.advance(sequence, result, self._now())
         except MeshError as error:

@@ -73,7 +73,7 @@ class EngineLimits:
         _check_count("stop_token_ids", request.stop_token_ids, MAX_STOP_TOKEN_IDS, "tokens")
         _check_stop_strings(request.stop)
         self._check_bad_words(request.bad_words)
-        _check_sampling(request.sampling)
+        check_sampling(request.sampling)
         self._check_token_ids("logit_bias", tuple(token_id for token_id, _ in request.sampling.logit_bias))
 
     def _check_outputs(self, request: GenerationRequest) -> None:
@@ -116,7 +116,7 @@ class EngineLimits:
             )
 
 
-def _check_sampling(sampling: SamplingParams) -> None:
+def check_sampling(sampling: SamplingParams) -> None:
     _check_range("temperature", sampling.temperature, 0.0, MAX_TEMPERATURE)
     _check_range("top_k", sampling.top_k, 0, 2**31 - 1)
     _check_range("top_p", sampling.top_p, 0.0, 1.0)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.errors import MeshError
+from mesh.logs import LogSettings
 from predictor.llm.factory import TORCH_MODEL, ModelFacts
+from predictor.llm.inspection import Inspection
 from predictor.llm.limits import EngineLimits
 from predictor.llm.outputs import EngineOutput, EngineStats
 from predictor.llm.sequence import Request
@@ -23,8 +25,7 @@ class EngineSpec:
     path: Path
     settings: EngineSettings = field(default_factory=EngineSettings)
     factory: str = TORCH_MODEL
-    log_level: str = "info"
-    log_format: str = "json"
+    logs: LogSettings = field(default_factory=LogSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,16 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspect:
+    """Answered with an Inspection before the next step."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Exit, whatever still runs."""
 
 
-Command = Add | Abort | Ping | Stop
+Command = Add | Abort | Ping | Inspect | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +101,4 @@ class Report:
     stats: EngineStats
 
 
-Message = Loading | Ready | LoadFailed | Report
+Message = Loading | Ready | LoadFailed | Report | Inspection

@@ -104,9 +104,12 @@ class OutputProcessor:
     ) -> GenerationOutput:
         text, reason = "", None
         token_ids: tuple[int, ...] = ()
+        first_token_s: float | None = None
+        gaps_s: tuple[float, ...] = ()
         logprobs: tuple[TokenLogprobs, ...] = ()
         if result.token_id is not None:
             token_ids = (result.token_id,)
+            first_token_s, gaps_s = _token_times(sequence, now)
             logprobs = () if result.logprobs is None else (result.logprobs,)
             if entry.guide is not None:
                 entry.guide.accept(result.token_id)
@@ -129,6 +132,8 @@ class OutputProcessor:
             finish_reason=reason,
             matched_stop=entry.detokenizer.matched_stop,
             timings=None if reason is None else _timings(sequence, now),
+            first_token_s=first_token_s,
+            gaps_s=gaps_s,
         )
 
     def _push(self, request: GenerationRequest, entry: _Entry, token_id: int) -> str:
@@ -164,7 +169,18 @@ def _allowed(entry: _Entry) -> bytes | None:
 
 
 def _usage(sequence: Sequence) -> Usage:
-    return Usage(sequence.num_prompt_tokens, sequence.num_cached_tokens, sequence.num_generated_tokens)
+    return Usage(
+        sequence.num_prompt_tokens,
+        sequence.num_cached_tokens,
+        sequence.num_generated_tokens,
+        sequence.num_preemptions,
+    )
+
+
+def _token_times(sequence: Sequence, now: float) -> tuple[float | None, tuple[float, ...]]:
+    """For a token that came now: the seconds it took, if it is the first one, else the gap before it."""
+    before, sequence.last_token_at = sequence.last_token_at, now
+    return (now - sequence.arrived_at, ()) if before is None else (None, (now - before,))
 
 
 def _timings(sequence: Sequence, now: float) -> Timings:

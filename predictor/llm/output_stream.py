@@ -16,7 +16,7 @@ class OutputStream:
     """One writer and one reader, both on the same event loop."""
 
     def __init__(self, num_outputs: int = 1) -> None:
-        self._num_unfinished = num_outputs
+        self.num_unfinished = num_outputs
         self._pending: dict[int, GenerationOutput | ScoreOutput] = {}  # by index, longest unread first
         self._error: MeshError | None = None
         self._changed = asyncio.Event()
@@ -24,23 +24,23 @@ class OutputStream:
     @property
     def is_finished(self) -> bool:
         """True when the engine has nothing more to say."""
-        return self._num_unfinished == 0
+        return self.num_unfinished == 0
 
     def put(self, output: GenerationOutput | ScoreOutput) -> None:
         if isinstance(output, ScoreOutput):
             self._pending[0] = output
-            self._num_unfinished = 0
+            self.num_unfinished = 0
         else:
             before = self._pending.get(output.index)
             joined = before.followed_by(output) if isinstance(before, GenerationOutput) else output
             self._pending[output.index] = joined
-            self._num_unfinished -= output.finish_reason is not None
+            self.num_unfinished -= output.finish_reason is not None
         self._changed.set()
 
     def fail(self, error: MeshError) -> None:
         """Have the reader get `error` after what is pending."""
         self._error = error
-        self._num_unfinished = 0
+        self.num_unfinished = 0
         self._changed.set()
 
     async def get(self) -> GenerationOutput | ScoreOutput:

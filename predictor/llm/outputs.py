@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from mesh.errors import MeshError
-from predictor.llm.sequence import FinishReason
+from predictor.llm.sequence import FinishReason, RejectionReason
 from predictor.llm.step import TokenLogprobs
 
 
@@ -15,11 +18,13 @@ class Usage:
 
     num_cached_tokens: prompt tokens whose keys and values came from the prefix cache.
     num_output_tokens: tokens that this engine generated, end-of-text included, `continue_from` not.
+    num_preemptions: how often it was pushed back to make room.
     """
 
     num_prompt_tokens: int
     num_cached_tokens: int
     num_output_tokens: int
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,20 @@ class Timings:
     queue_s: float
     first_token_s: float
     total_s: float
+
+    @property
+    def prefill_s(self) -> float:
+        """From the first computed step to the first result."""
+        return self.first_token_s - self.queue_s
+
+    @property
+    def decode_s(self) -> float:
+        """From the first result to the last, time spent preempted included."""
+        return self.total_s - self.first_token_s
+
+    @property
+    def inference_s(self) -> float:
+        return self.total_s - self.queue_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,8 @@ class GenerationOutput:
     prompt_logprobs: the next ones of the prompt's tokens when they were asked for, from the second token on.
     finish_reason, timings: set in the last one about this index only.
     matched_stop: the stop string that ended the text, in the last one.
+    first_token_s: seconds from the request's arrival, in the one that has the first token.
+    gaps_s: seconds between each new token and the one before it, which the first token does not have.
     """
 
     request_id: str
@@ -54,6 +75,8 @@ class GenerationOutput:
     finish_reason: FinishReason | None = None
     matched_stop: str | None = None
     timings: Timings | None = None
+    first_token_s: float | None = None
+    gaps_s: tuple[float, ...] = ()
 
     def followed_by(self, later: GenerationOutput) -> GenerationOutput:
         """Both as one; they are about the same index."""
@@ -63,6 +86,8 @@ class GenerationOutput:
             text=self.text + later.text,
             logprobs=self.logprobs + later.logprobs,
             prompt_logprobs=self.prompt_logprobs + later.prompt_logprobs,
+            first_token_s=later.first_token_s if self.first_token_s is None else self.first_token_s,
+            gaps_s=self.gaps_s + later.gaps_s,
         )
 
 
@@ -89,10 +114,12 @@ EngineOutput = GenerationOutput | ScoreOutput | FailedOutput
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """One look at the engine. Counters count from the start of the engine process.
+    """One look at the engine. Counters count from the start of the engine process, or of those before it as well.
 
     num_prefix_queries, num_prefix_hits: prompt tokens looked up in and found in the prefix cache.
-    num_prompt_tokens: prompt tokens computed, hits not included.
+    num_prompt_tokens: of the prompts that are computed; num_cached_prompt_tokens of them came from the prefix cache.
+    num_finished, num_rejected: outputs that ended, and requests that were refused for want of room.
+    num_deaths: engine processes that ended or hung.
     """
 
     num_running: int = 0
@@ -105,12 +132,44 @@ class EngineStats:
     num_prefix_queries: int = 0
     num_prefix_hits: int = 0
     num_prompt_tokens: int = 0
+    num_cached_prompt_tokens: int = 0
     num_generation_tokens: int = 0
+    num_deaths: int = 0
     num_last_step_tokens: int = 0
     last_step_s: float = 0.0
-    num_finished: dict[FinishReason, int] = field(default_factory=dict)
+    num_finished: Mapping[FinishReason, int] = field(default_factory=dict)
+    num_rejected: Mapping[RejectionReason, int] = field(default_factory=dict)
 
     @property
     def kv_cache_usage(self) -> float:
         """Share of the KV blocks that running sequences hold, 0 to 1."""
         return 1.0 - self.num_free_blocks / self.num_blocks if self.num_blocks else 0.0
+
+    def after(self, earlier: EngineStats) -> EngineStats:
+        """This look, with counters that go on from those of `earlier`."""
+        return replace(
+            self,
+            num_finished=_sum(self.num_finished, earlier.num_finished),
+            num_rejected=_sum(self.num_rejected, earlier.num_rejected),
+            **{name: getattr(self, name) + getattr(earlier, name) for name in _COUNTERS},
+        )
+
+
+_COUNTERS = (
+    "num_steps",
+    "num_preemptions",
+    "num_prefix_queries",
+    "num_prefix_hits",
+    "num_prompt_tokens",
+    "num_cached_prompt_tokens",
+    "num_generation_tokens",
+    "num_deaths",
+)
+
+_Key = TypeVar("_Key")
+
+
+def _sum(counts: Mapping[_Key, int], others: Mapping[_Key, int]) -> dict[_Key, int]:
+    total = Counter(counts)
+    total.update(others)
+    return dict(total)

@@ -8,11 +8,12 @@ al., 2024). The outcome is plain data. Nothing here knows text, sampling, or tor
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Sequence as Seq
 
 from mesh.errors import Overloaded
 from predictor.llm.block_pool import BlockPool, CacheIdentity, extend_block_hashes
-from predictor.llm.sequence import Sequence, SequenceStatus
+from predictor.llm.sequence import RejectionReason, Sequence, SequenceStatus
 from predictor.llm.settings import EngineSettings
 from predictor.llm.step import Chunk, ChunkResult, StepPlan
 
@@ -36,6 +37,7 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # tokens looked up
         self.num_prefix_hits = 0  # tokens found
+        self.num_rejected: Counter[RejectionReason] = Counter()  # requests
         self._settings = settings
         self._sequences: dict[int, Sequence] = {}
         self._next_step_id = 0
@@ -54,6 +56,7 @@ class Scheduler:
         Raises Overloaded, and takes none of them, when too many sequences or tokens wait already.
         """
         if len(self._sequences) + len(sequences) > self._settings.max_num_requests:
+            self.num_rejected[RejectionReason.REQUESTS] += 1
             raise Overloaded(
                 f"{len(self._sequences)} sequences are in the engine and this request adds {len(sequences)}; "
                 f"at most {self._settings.max_num_seqs} run and {self._settings.max_num_waiting} wait"
@@ -61,6 +64,7 @@ class Scheduler:
         num_waiting, token_limit = self.num_waiting_tokens, self._settings.max_num_waiting_tokens
         num_added = sum(sequence.num_uncomputed_tokens for sequence in sequences)
         if self.waiting and num_waiting + num_added > token_limit:
+            self.num_rejected[RejectionReason.TOKENS] += 1
             raise Overloaded(
                 f"{num_waiting} tokens are waiting and this request adds {num_added}; at most {token_limit} may wait"
             )

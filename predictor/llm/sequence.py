@@ -23,6 +23,13 @@ class FinishReason(Enum):
     ERROR = "error"  # the step that computed it failed
 
 
+class RejectionReason(Enum):
+    """Why a request was refused before it could wait. The values are vLLM's labels."""
+
+    REQUESTS = "max_num_queued_reqs"
+    TOKENS = "max_num_queued_tokens"
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Continue a prompt.
@@ -110,6 +117,7 @@ class Sequence:
         self.rank = (arrived_at, sequence_id)
         self.scheduled_at: float | None = None
         self.first_result_at: float | None = None
+        self.last_token_at: float | None = None
         self.status = SequenceStatus.WAITING
         self.num_computed_tokens = 0
         self.num_cached_tokens = 0

@@ -15,6 +15,7 @@ from mesh import logs
 from mesh.errors import MeshError, Unavailable
 from predictor.llm.engine_process import EngineProcess
 from predictor.llm.factory import Progress
+from predictor.llm.inspection import Inspection
 from predictor.llm.messages import (
     Command,
     EngineInfo,
@@ -41,14 +42,14 @@ class EngineState(Enum):
 class EngineSupervisor:
     """Use it from one event loop, on which the callbacks run.
 
-    on_report is called with what the engine says, on_state with each new state. A change to DEAD comes before anything
-    is heard of the next process.
+    on_report is called with what a ready engine says, on_state with each new state. A change to DEAD comes before
+    anything is heard of the next process.
     """
 
     def __init__(
         self,
         spec: EngineSpec,
-        on_report: Callable[[Report], None],
+        on_report: Callable[[Report | Inspection], None],
         on_state: Callable[[EngineState], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -114,6 +115,7 @@ class EngineSupervisor:
             reason = await self._watch(process)
             self._set_state(EngineState.DEAD)
             status = await process.end()
+            self._process = None
             self._log.error("engine_died", reason=reason, exit_status=status)
             if self._now() - ready_at > self._settings.max_restart_delay_s:
                 num_failures = 0
@@ -178,8 +180,9 @@ class EngineSupervisor:
 
     def _on_message(self, message: Message) -> None:
         self._num_heard += 1
-        if isinstance(message, Report):
-            self._on_report(message)
+        if isinstance(message, Report | Inspection):
+            if self.state is EngineState.READY:  # one given up for hung may yet finish its step before it is killed
+                self._on_report(message)
         elif isinstance(message, Loading):
             self._progress(message.stage, message.share)
         elif self._ready is None or self._ready.done():

@@ -33,6 +33,7 @@ from predictor.llm.messages import (
     Command,
     EngineInfo,
     EngineSpec,
+    Inspect,
     LoadFailed,
     Loading,
     Message,
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
     pipe: Pipe = Connection(fd)
     try:
         spec: EngineSpec = pipe.recv()
-        logs.configure("engine", spec.log_level, spec.log_format)
+        logs.configure("engine", spec.logs.level, spec.logs.format)
         engine = load(spec, pipe.send)
         return 1 if engine is None else serve(engine, pipe)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -145,6 +146,8 @@ def serve(engine: Engine, pipe: Pipe) -> int:
         for command in _commands(pipe, wait=not engine.has_work):
             if isinstance(command, Stop):
                 return 0
+            if isinstance(command, Inspect):
+                pipe.send(engine.inspect())
             outputs += _obey(engine, command)
         if engine.has_work:
             try:

@@ -13,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from mesh.logs import LogSettings
+
 # Arrays by tensor name; the dtype follows from the tensor's datatype (see mesh.tensors.DATATYPES).
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -57,6 +59,7 @@ class ModelArtifact:
     """A model on local disk: a file or a folder at `path`, whose SHA-256 is `digest` (64 hex digits).
 
     options: the deployment's settings of the runtime, by name; unknown ones are an error.
+    logs: how a process that the runtime starts is to log.
     """
 
     name: str
@@ -64,6 +67,7 @@ class ModelArtifact:
     path: Path
     digest: str
     options: Mapping[str, str] = field(default_factory=dict)
+    logs: LogSettings = field(default_factory=LogSettings)
 
 
 @runtime_checkable

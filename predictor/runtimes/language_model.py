@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from predictor.llm.inspection import Inspection
 from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput
 from predictor.llm.sequence import GenerationRequest, ScoreRequest
 from predictor.runtimes.base import Runtime
@@ -29,6 +30,31 @@ class LanguageModelDescription:
     eos_token_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class KvCacheDescription:
+    """The keys and values that the engine has room for: `num_blocks` of `block_size` tokens each."""
+
+    num_blocks: int
+    block_size: int
+    size_bytes: int
+    dtype: str
+    enable_prefix_caching: bool
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_blocks * self.block_size
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDescription:
+    """state: a value of `EngineState`. inspection: None when no engine is ready."""
+
+    state: str
+    pid: int | None
+    kv_cache_bytes: int
+    inspection: Inspection | None
+
+
 @runtime_checkable
 class LanguageModelRuntime(Runtime, Protocol):
     """One loaded language model."""
@@ -39,12 +65,21 @@ class LanguageModelRuntime(Runtime, Protocol):
         ...
 
     @property
+    def kv_cache(self) -> KvCacheDescription:
+        """As of the engine's last start. Valid once `load` has returned."""
+        ...
+
+    @property
     def observations(self) -> GenerationObservations:
         """What the generations so far took."""
         ...
 
     def stats(self) -> EngineStats:
         """The engine as of its last step."""
+        ...
+
+    async def describe_engine(self, timeout_s: float) -> EngineDescription:
+        """A look inside. Raises DeadlineExceeded when the engine is silent, Unavailable when it dies meanwhile."""
         ...
 
     async def encode_prompt(self, text: str) -> tuple[int, ...]:

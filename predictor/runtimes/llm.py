@@ -11,13 +11,15 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from pathlib import Path
 
 import numpy as np
 
 from mesh.context import current, new_request_id
 from mesh.errors import InvalidInput, Overloaded
+from mesh.logs import get_logger
 from predictor.llm.client import EngineClient
-from predictor.llm.factory import make_guides
+from predictor.llm.factory import TORCH_MODEL, make_guides
 from predictor.llm.guide import GuideSpec
 from predictor.llm.guides.maker import LlguidanceGuides
 from predictor.llm.messages import EngineSpec
@@ -29,9 +31,11 @@ from predictor.llm.tokenizer import Tokenizer
 from predictor.llm.tokenizer_file import read_tokenizer
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.runtimes.generation import GenerationOptions, bad_word_tokens, build_request, parse_options
-from predictor.runtimes.language_model import LanguageModelDescription
-from predictor.runtimes.observations import GapWatch, GenerationObservations
+from predictor.runtimes.language_model import EngineDescription, KvCacheDescription, LanguageModelDescription
+from predictor.runtimes.observations import GenerationObservations, RequestObserver
 from predictor.runtimes.options import read_options
+
+log = get_logger(__name__)
 
 METADATA = ModelMetadata(
     platform="meshserve_llm",
@@ -57,11 +61,25 @@ def draw_seed() -> int:
 
 
 class LlmRuntime:
-    """One engine and its tokenizer. `draw_seed` gives seeds to requests that bring none."""
+    """One engine and its tokenizer.
 
-    def __init__(self, draw_seed: Callable[[], int] = draw_seed) -> None:
+    draw_seed: gives seeds to requests that bring none. factory: makes the model, in the engine's process (see
+    `EngineSpec`). read_tokenizer, make_guides: not through that factory, which would bring torch into this process.
+    """
+
+    def __init__(
+        self,
+        draw_seed: Callable[[], int] = draw_seed,
+        factory: str = TORCH_MODEL,
+        read_tokenizer: Callable[[Path], Tokenizer] = read_tokenizer,
+        make_guides: Callable[[Tokenizer], LlguidanceGuides | None] = make_guides,
+    ) -> None:
         self.observations = GenerationObservations()
         self._draw_seed = draw_seed
+        self._factory = factory
+        self._read_tokenizer = read_tokenizer
+        self._make_guides = make_guides
+        self._settings = EngineSettings()
         self._tokenizer: Tokenizer | None = None
         self._engine: EngineClient | None = None
         self._guides: LlguidanceGuides | None = None
@@ -88,20 +106,22 @@ class LlmRuntime:
         )
 
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
-        settings = read_options(artifact.options, EngineSettings)
+        self._settings = read_options(artifact.options, EngineSettings)
         progress("tokenizer", 0, 1)
-        # Not through the engine's loader: that would bring torch into this process, which only the engine's needs.
-        self._tokenizer = await asyncio.to_thread(read_tokenizer, artifact.path)
-        self._guides = await asyncio.to_thread(make_guides, self._tokenizer)
+        self._tokenizer = await asyncio.to_thread(self._read_tokenizer, artifact.path)
+        self._guides = await asyncio.to_thread(self._make_guides, self._tokenizer)
         progress("tokenizer", 1, 1)
 
         def on_state(state: EngineState) -> None:
+            if state is EngineState.READY:
+                self._log_kv_cache(artifact.name)
             if self._is_loaded:
                 on_health(
                     state is EngineState.READY, "" if state is EngineState.READY else f"the engine is {state.value}"
                 )
 
-        self._engine = EngineClient(EngineSpec(artifact.path, settings), self._tokenizer, on_state)
+        spec = EngineSpec(artifact.path, self._settings, self._factory, artifact.logs)
+        self._engine = EngineClient(spec, self._tokenizer, on_state, on_step=self.observations.step_tokens.observe)
         await self._engine.start(lambda stage, share: progress(stage, round(100 * share), 100))
         self._is_loaded = True
 
@@ -116,8 +136,24 @@ class LlmRuntime:
         if self._engine is not None:
             await self._engine.stop()
 
+    @property
+    def kv_cache(self) -> KvCacheDescription:
+        info = self._loaded()[0].info
+        return KvCacheDescription(
+            num_blocks=info.num_blocks,
+            block_size=info.block_size,
+            size_bytes=info.kv_cache_bytes,
+            dtype=info.facts.dtype,
+            enable_prefix_caching=self._settings.enable_prefix_caching,
+        )
+
     def stats(self) -> EngineStats:
         return self._loaded()[0].stats()
+
+    async def describe_engine(self, timeout_s: float) -> EngineDescription:
+        engine = self._loaded()[0]
+        inspection = await engine.inspect(timeout_s) if engine.state is EngineState.READY else None
+        return EngineDescription(engine.state.value, engine.pid, engine.info.kv_cache_bytes, inspection)
 
     async def encode_prompt(self, text: str) -> tuple[int, ...]:
         engine, tokenizer = self._loaded()
@@ -162,12 +198,10 @@ class LlmRuntime:
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationOutput, None]:
-        gaps = GapWatch(self.observations.gap_s)
+        observer = RequestObserver(request, self.observations)
         async with aclosing(self._loaded()[0].generate(request)) as outputs:
             async for output in outputs:
-                gaps.saw(len(output.token_ids))
-                if output.finish_reason is not None:
-                    self.observations.finished(output)
+                observer.saw(output)
                 yield output
 
     async def score(self, request: ScoreRequest) -> ScoreOutput:
@@ -206,6 +240,17 @@ class LlmRuntime:
         if "sampling_parameters" in inputs:
             options = parse_options(bytes(inputs["sampling_parameters"].flat[0]))
         return await self.make_request(await self.encode_prompt(prompt), options)
+
+    def _log_kv_cache(self, model: str) -> None:
+        cache = self.kv_cache
+        log.info(
+            "kv_cache_ready",
+            model=model,
+            tokens=cache.num_tokens,
+            blocks=cache.num_blocks,
+            block_size=cache.block_size,
+            size_bytes=cache.size_bytes,
+        )
 
     async def _check_guide(self, spec: GuideSpec) -> None:
         """Before the request reaches the engine: a malformed grammar costs those who are running nothing."""

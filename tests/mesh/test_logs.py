@@ -52,3 +52,23 @@ def test_console_form_is_for_people() -> None:
 
     assert "model_loaded" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+def test_an_event_is_one_write() -> None:
+    """A predictor and its engine log to one stream: what takes two writes may be torn by another's line."""
+
+    class Writes(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[str] = []
+
+        def write(self, text: str) -> int:
+            self.seen.append(text)
+            return super().write(text)
+
+    stream = Writes()
+    logs.configure("test", "info", "json", stream)
+
+    logs.get_logger("x").info("happened")
+
+    assert [text.endswith("}\n") for text in stream.seen] == [True]

@@ -10,7 +10,7 @@ from predictor.llm.outputs import EngineStats, GenerationOutput, ScoreOutput, Ti
 from predictor.llm.sequence import FinishReason, GenerationRequest, ScoreRequest
 from predictor.llm.step import TokenLogprobs
 from predictor.runtimes.generation import GenerationOptions, bad_word_tokens, build_request
-from predictor.runtimes.language_model import LanguageModelDescription
+from predictor.runtimes.language_model import EngineDescription, KvCacheDescription, LanguageModelDescription
 from predictor.runtimes.observations import GenerationObservations
 from tests.predictor.fake_runtime import IdentityRuntime
 
@@ -36,6 +36,13 @@ class EchoLanguageModel(IdentityRuntime):
             eos_token="<end>",
             eos_token_ids=(0,),
         )
+
+    @property
+    def kv_cache(self) -> KvCacheDescription:
+        return KvCacheDescription(10, 16, 4096, "float32", True)
+
+    async def describe_engine(self, timeout_s: float) -> EngineDescription:
+        return EngineDescription("dead", None, 4096, None)
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -80,10 +80,10 @@ class RunningPredictor:
 
 
 @asynccontextmanager
-async def running_predictor(folder: Path, *flags: str) -> AsyncIterator[RunningPredictor]:
+async def running_predictor(folder: Path, *flags: str, module: str = "predictor") -> AsyncIterator[RunningPredictor]:
     """Start a predictor and wait until it listens; it is gone afterwards, whatever happens."""
     command = [
-        *(sys.executable, "-m", "predictor", "--grpc-port", "0", "--metrics-port", "0", "--drain-s", "0"),
+        *(sys.executable, "-m", module, "--grpc-port", "0", "--metrics-port", "0", "--drain-s", "0"),
         *("--ready-file", str(folder / "ready.json"), "--state-dir", str(folder / "state"), *flags),
     ]
     with (folder / "log.txt").open("wb") as log:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,6 +15,7 @@ from predictor.inference import Inference
 from predictor.metrics import ModelCollector
 from predictor.repository import ModelRepository
 from predictor.runtimes.generation import GenerationOptions
+from predictor.runtimes.observations import RequestObserver
 from tests.predictor.fake_language_model import EchoLanguageModel
 from tests.predictor.fake_runtime import FakeLoader, spec
 
@@ -45,9 +49,9 @@ async def test_a_language_model_has_vllm_s_series() -> None:
     model = scraped.loader.runtimes["echo"]
     assert isinstance(model, EchoLanguageModel)
     request = await model.make_request((1, 2, 3), GenerationOptions(max_tokens=4))
+    observer = RequestObserver(request, model.observations)
     async for output in model.generate(request):
-        if output.finish_reason is not None:
-            model.observations.finished(output)
+        observer.saw(replace(output, first_token_s=None if output.usage.num_output_tokens > 1 else 0.2))
 
     samples = scraped.samples()
 
@@ -89,3 +93,13 @@ async def test_a_model_that_is_not_loaded_is_shown_as_not_ready() -> None:
 
     assert samples["meshserve_model_ready", "table,1"] == 1
     assert samples["meshserve_model_ready", "echo,3"] == 0
+
+
+async def test_the_page_knows_every_family() -> None:
+    scraped = Scraped()
+    await scraped.repository.load_all()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+
+    names = {name for name, _ in scraped.samples() if name.startswith("meshserve_")}
+
+    assert {name for name in names if f"`{name}`" not in page} == set()

@@ -18,7 +18,7 @@ from mesh.errors import CorruptArtifact, Internal, InvalidInput, ModelNotReady, 
 from predictor.llm.client import EngineClient, EngineState
 from predictor.llm.messages import EngineSpec
 from predictor.llm.outputs import GenerationOutput
-from predictor.llm.sequence import FinishReason, GenerationRequest, ScoreRequest
+from predictor.llm.sequence import FinishReason, GenerationRequest, RejectionReason, ScoreRequest
 from predictor.llm.settings import EngineSettings
 from tests.predictor.llm.engines import GREEDY, generation
 from tests.predictor.llm.hash_model import (
@@ -357,3 +357,49 @@ async def test_an_idle_engine_uses_no_processor_time() -> None:
 
         after = process.cpu_times()
         assert (after.user + after.system) - (before.user + before.system) <= 0.01
+
+
+async def test_a_look_at_the_engine_between_two_steps() -> None:
+    async with started() as client, aclosing(client.generate(ENDLESS)) as outputs:
+        await anext(outputs)
+
+        looks = await asyncio.gather(*(client.inspect(10.0) for _ in range(100)))
+
+        assert {len(look.running) for look in looks} == {1}
+        assert len({id(look) for look in looks}) == 1  # who asks at the same time shares one
+
+
+async def test_each_step_is_told_with_its_tokens() -> None:
+    steps: list[int] = []
+    client = EngineClient(EngineSpec(Path("hash"), SETTINGS, FACTORY), HashVocabulary(), on_step=steps.append)
+    await client.start()
+
+    await whole(client, generation(prompt=(1,) * 100, max_tokens=3))
+    await client.stop()
+
+    assert steps == [64, 36, 1, 1]
+
+
+async def test_a_refusal_by_the_client_or_by_the_engine_is_counted() -> None:
+    async with started(replace(SETTINGS, max_num_seqs=1, max_num_waiting=1, max_num_waiting_tokens=100)) as client:
+        readers = [asyncio.create_task(whole(client, ENDLESS))]
+        await until(lambda: client.stats().num_running == 1)
+        readers.append(asyncio.create_task(whole(client, generation(prompt=(1,) * 200))))
+        await until(lambda: client.stats().num_waiting == 1)
+
+        with pytest.raises(Overloaded, match="at most 1 run and 1 wait"):
+            await whole(client, ENDLESS)
+        readers[0].cancel()
+        await asyncio.gather(readers[0], return_exceptions=True)
+        await readers[1]
+
+        assert client.stats().num_rejected == {RejectionReason.REQUESTS: 1}
+
+
+async def test_outputs_that_a_dead_engine_lost_are_counted_as_errors() -> None:
+    async with started() as client:
+        with pytest.raises(Unavailable):
+            await whole(client, generation(prompt=(1, DIE_ID), n=3))
+
+        assert client.stats().num_finished == {FinishReason.ERROR: 3}
+        assert client.stats().num_deaths == 1

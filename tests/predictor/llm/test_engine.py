@@ -229,6 +229,41 @@ def test_times_are_counted_from_arrival() -> None:
     timings = engine.generations["second"].timings
     assert timings is not None
     assert (timings.queue_s, timings.first_token_s, timings.total_s) == (3.0, 4.0, 5.0)
+    assert engine.generations["second"].first_token_s == 4.0
+    assert engine.generations["second"].gaps_s == (1.0,)
+
+
+def test_a_first_token_after_prompt_logprobs_is_timed_by_itself() -> None:
+    engine = SmallEngine(max_num_batched_tokens=4)
+    engine.add(generation("r", tuple(range(8)), max_tokens=1, num_prompt_logprobs=0))
+
+    engine.run()
+
+    output = engine.generations["r"]
+    assert output.timings is not None
+    assert (output.timings.first_token_s, output.first_token_s) == (1.0, 2.0)
+
+
+def test_prompt_tokens_are_counted_by_where_they_came_from() -> None:
+    engine = SmallEngine()
+    for name in ("a", "b"):
+        engine.add(generation(name, tuple(range(9)), max_tokens=1))
+        engine.run()
+
+    stats = engine.engine.stats()
+
+    assert (stats.num_prompt_tokens, stats.num_cached_prompt_tokens) == (18, 8)
+
+
+def test_an_output_tells_how_often_it_was_pushed_back() -> None:
+    engine = SmallEngine(7, max_num_seqs=2)
+    engine.add(generation("first", (1,) * 6, 20, priority=1))
+    engine.add(generation("second", (2,) * 6, 20))
+
+    engine.run()
+
+    assert engine.generations["first"].usage.num_preemptions == 0
+    assert engine.generations["second"].usage.num_preemptions == engine.scheduler.num_preemptions > 0
 
 
 def test_a_failed_step_ends_its_requests_and_no_others() -> None:

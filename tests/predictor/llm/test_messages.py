@@ -16,6 +16,7 @@ from predictor.llm.messages import (
     Command,
     EngineInfo,
     EngineSpec,
+    Inspect,
     LoadFailed,
     Loading,
     Message,
@@ -25,7 +26,7 @@ from predictor.llm.messages import (
     Stop,
 )
 from predictor.llm.outputs import EngineStats
-from tests.predictor.llm.engines import generation
+from tests.predictor.llm.engines import SmallEngine, generation
 
 INFO = EngineInfo(ModelFacts("hash", 1, 300, 64, "int64"), EngineLimits(300, 64), 4, 16, 4096, True)
 
@@ -37,10 +38,12 @@ INFO = EngineInfo(ModelFacts("hash", 1, 300, 64, "int64"), EngineLimits(300, 64)
         Add(generation(), 1.0),
         Abort("r"),
         Ping(),
+        Inspect(),
         Stop(),
         Loading("weights", 0.5),
         Ready(INFO),
         Report((), EngineStats(num_steps=3)),
+        SmallEngine().engine.inspect(),
     ],
 )
 def test_a_message_arrives_as_it_was_sent(message: EngineSpec | Command | Message) -> None:

@@ -7,7 +7,7 @@ import pytest
 from mesh.errors import Overloaded
 from predictor.llm.block_pool import BlockPool
 from predictor.llm.scheduler import Scheduler
-from predictor.llm.sequence import Request, ScoreRequest, Sequence, SequenceStatus
+from predictor.llm.sequence import RejectionReason, Request, ScoreRequest, Sequence, SequenceStatus
 from predictor.llm.settings import EngineSettings
 from predictor.llm.step import ChunkResult, StepPlan, TokenLogprobs
 from tests.predictor.llm.engines import generation
@@ -207,6 +207,7 @@ def test_too_many_requests_are_refused_and_leave_no_trace() -> None:
     driver.scheduler.release(driver.scheduler.waiting[0])
     driver.prompt(1)
     assert len(driver.scheduler.waiting) == 5
+    assert driver.scheduler.num_rejected == {RejectionReason.REQUESTS: 1}
 
 
 def test_too_many_waiting_tokens_are_refused_but_a_single_large_request_is_not() -> None:
@@ -215,6 +216,7 @@ def test_too_many_waiting_tokens_are_refused_but_a_single_large_request_is_not()
 
     with pytest.raises(Overloaded, match="50 tokens are waiting and this request adds 1"):
         driver.prompt(1)
+    assert driver.scheduler.num_rejected == {RejectionReason.TOKENS: 1}
 
     driver.step()
     driver.prompt(10)

@@ -6,12 +6,15 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mesh.errors import CorruptArtifact
+from predictor.llm.inspection import Inspection
 from predictor.llm.messages import EngineSpec, Ping, Report
+from predictor.llm.outputs import EngineStats
 from predictor.llm.settings import EngineSettings
 from predictor.llm.supervisor import EngineState, EngineSupervisor
 
@@ -22,10 +25,10 @@ SETTINGS = EngineSettings(kv_cache_bytes=2**20, restart_delay_s=0.01)
 class Watched:
     """A supervisor whose reports and states are kept."""
 
-    def __init__(self, path: Path) -> None:
-        self.reports: list[Report] = []
+    def __init__(self, path: Path, settings: EngineSettings = SETTINGS) -> None:
+        self.reports: list[Report | Inspection] = []
         self.states: list[EngineState] = []
-        self.supervisor = EngineSupervisor(EngineSpec(path, SETTINGS, FACTORY), self.reports.append, self.states.append)
+        self.supervisor = EngineSupervisor(EngineSpec(path, settings, FACTORY), self.reports.append, self.states.append)
 
     async def start(self) -> None:
         await self.supervisor.start(lambda stage, share: None)
@@ -103,3 +106,31 @@ async def test_a_stop_while_it_restarts_leaves_nothing() -> None:
 
     assert watched.supervisor.pid is None
     assert watched.states[-1] is EngineState.STOPPED
+
+
+async def test_what_an_engine_says_after_it_was_given_up_is_passed_over() -> None:
+    """One that hung in a long step may finish it before it is killed; its counters were added up already."""
+    watched = Watched(Path("hash"))
+    await watched.start()
+    pid = watched.supervisor.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await watched.until(lambda: watched.supervisor.state is EngineState.DEAD)
+    num_reports = len(watched.reports)
+
+    watched.supervisor._on_message(Report((), EngineStats(num_steps=9)))
+
+    assert len(watched.reports) == num_reports
+    await watched.supervisor.stop()
+
+
+async def test_between_two_lives_there_is_no_process() -> None:
+    watched = Watched(Path("hash"), replace(SETTINGS, restart_delay_s=30.0))
+    await watched.start()
+    assert watched.supervisor.pid is not None
+    os.kill(watched.supervisor.pid, signal.SIGKILL)
+
+    await watched.until(lambda: watched.supervisor.pid is None)
+
+    assert watched.supervisor.state is EngineState.DEAD
+    await watched.supervisor.stop()
