@@ -80,7 +80,7 @@ def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -
     facts = ModelFacts(
         architecture=loaded.config.architecture,
         num_layers=loaded.config.num_layers,
-        vocab_size=loaded.config.vocab_size,
+        vocab_size=loaded.tokenizer.vocab_size,
         max_context_tokens=loaded.config.max_context_tokens,
         dtype=str(loaded.dtype).removeprefix("torch."),
     )

@@ -32,6 +32,8 @@ class TorchBackend:
         self._config = loaded.config
         self._dtype = loaded.dtype
         self._device = loaded.device
+        # A model may have more logits than there are tokens: such a row means nothing, and is never chosen.
+        self._num_tokens = loaded.tokenizer.vocab_size
         self._kv_cache: KVCache | None = None
 
     def block_bytes(self, block_size: int) -> int:
@@ -125,7 +127,7 @@ class TorchBackend:
         return results
 
     def _logits(self, hidden: Tensor, rows: Sequence[int]) -> Tensor:
-        return self._model.logits(hidden[torch.tensor(rows, device=self._device)])
+        return self._model.logits(hidden[torch.tensor(rows, device=self._device)])[:, : self._num_tokens]
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,20 +198,12 @@ async def tokens_of(client: EngineClient, request: GenerationRequest) -> list[in
 def test_no_bit_of_smollm2_depends_on_company_in_the_default_mode(smollm2_gguf: Path) -> None:
     loaded = load(smollm2_gguf, "auto", 0)
     encode = read_tokenizer(smollm2_gguf).encode
-    texts = [
-        "Why is the sky blue?",
-        "Name three rivers.",
-        "def fib(n):",
-        "Once upon a time " * 12,
-        "Ja",
-        "1, 2, 3," * 30,
-    ]
+    texts = ("Why is the sky blue?", "Name three rivers.", "def fib(n):", "Once upon a time " * 12, "Ja", "1, 2, " * 30)
+    prompts = [tuple(encode(text)) for text in texts]
     requests: list[GenerationRequest | ScoreRequest] = [
-        GenerationRequest(f"g{i}", tuple(encode(text)), SEEDED, 16, ignore_eos=True) for i, text in enumerate(texts * 6)
+        GenerationRequest(f"g{i}", tokens, SEEDED, 36, ignore_eos=True) for i, tokens in enumerate(prompts * 4)
     ]
-    requests += [
-        ScoreRequest(f"s{i}", tuple(encode(text)), tuple(encode(" It is so."))) for i, text in enumerate(texts)
-    ]
+    requests += [ScoreRequest(f"s{i}", tokens, tuple(encode(" It is so."))) for i, tokens in enumerate(prompts)]
     alone: Answers = {}
     for request in requests[: len(texts)] + requests[-len(texts) :]:
         alone |= loaded.answers([request])
@@ -219,7 +211,7 @@ def test_no_bit_of_smollm2_depends_on_company_in_the_default_mode(smollm2_gguf: 
     roads = [
         loaded.answers(requests, kv_cache_bytes=2**27),
         loaded.answers(requests, kv_cache_bytes=2**27, max_num_batched_tokens=50, max_num_seqs=9),
-        loaded.answers(requests, kv_cache_bytes=30 * loaded.block_bytes(), enable_prefix_caching=False),
+        loaded.answers(requests, kv_cache_bytes=24 * loaded.block_bytes(), enable_prefix_caching=False),
     ]
 
     assert ("preempted", 0) not in roads[-1]

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from torch import Tensor
 
 from predictor.llm.loader import LoadedModel, load_model
 from predictor.llm.models import LanguageModel
 from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan, TokenLogprobs
+from predictor.llm.tokenizer import Tokenizer, TokenTable
 from predictor.llm.torch_backend import LOGIT_ROWS, TorchBackend
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
 from tests.predictor.llm.transformers_model import greedy_choices, transformers_greedy
@@ -246,6 +248,19 @@ def test_more_sequences_than_logit_rows(small: LoadedModel) -> None:
 
     alone = [execute(make_backend(small), chunk)[0] for chunk in chunks]
     assert together == alone
+
+
+def test_logits_that_stand_for_no_token_are_never_chosen(small: LoadedModel) -> None:
+    token_bytes = tuple(bytes([i]) for i in range(100))
+    table = TokenTable(("x",) * 100, token_bytes, frozenset(), None, None, frozenset(), None)
+    backend = make_backend(replace(small, tokenizer=Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE()), table)))
+    draws = [Draw(SamplingParams(temperature=2.0, seed=seed, num_logprobs=5)) for seed in range(30)]
+
+    results = execute(backend, *(Chunk(i, (5, 6, 7), 0, (i,), draw) for i, draw in enumerate(draws)))
+
+    assert small.config.vocab_size > 200
+    assert all(result.token_id is not None and result.token_id < 100 for result in results)
+    assert all(token_id < 100 for result in results if result.logprobs for token_id, _ in result.logprobs.top)
 
 
 def test_a_plan_without_chunks_gives_nothing(small: LoadedModel) -> None:
