@@ -320,8 +320,9 @@ def test_a_grammar_that_becomes_too_costly_ends_its_output_with_a_sentence(
 @pytest.mark.parametrize(
     ("text", "is_taken"),
     [
-        ('{"name":\n' + " " * 63 + '"x"', True),
-        ('{"name":' + " " * 65 + '"x"', False),  # a model that likes white space cannot fill its output with it
+        ('{"name":\n' + " " * 40 + '"x"', True),
+        ('{"name":\n' + " " * 41 + '"x"', False),
+        ('{"name":  "x"', False),  # a model that likes white space cannot fill its output with it
         (' {"name"', False),
         ('{"age": 1, "name"', False),  # properties come in the order of the schema
         ('{"name": "é"', True),
