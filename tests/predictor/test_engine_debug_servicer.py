@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,16 @@ class Served:
         request = debug.DescribeEngineRequest(**{"model_name": "hash", **fields})
         return await self.stub.DescribeEngine(request, timeout=TIMEOUT_S)
 
-    async def until(self, holds: object) -> debug.DescribeEngineResponse:
+    async def until(self, holds: Callable[[debug.DescribeEngineResponse], bool]) -> debug.DescribeEngineResponse:
         async with asyncio.timeout(TIMEOUT_S):
-            while not holds(engine := await self.describe()):  # type: ignore[operator]
-                pass
-        return engine
+            while True:
+                try:
+                    engine = await self.describe()
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.UNAVAILABLE, error  # it died while it was looked at
+                else:
+                    if holds(engine):
+                        return engine
 
     async def read(self, request: GenerationRequest) -> None:
         async with aclosing(self.runtime.generate(request)) as outputs:
