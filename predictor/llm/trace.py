@@ -19,7 +19,7 @@ from typing import TextIO
 from mesh.errors import MeshError
 from predictor.llm.backend import Backend
 from predictor.llm.engine import Engine
-from predictor.llm.factory import EngineModel, load_torch_model
+from predictor.llm.factory import EngineModel, load_engine_model
 from predictor.llm.messages import EngineSpec
 from predictor.llm.output_processor import Vocabulary
 from predictor.llm.outputs import GenerationOutput
@@ -147,7 +147,7 @@ def _trace_file(args: argparse.Namespace, spec: EngineSpec, out: TextIO) -> None
         GenerationRequest(str(index), tuple(tokenizer.encode(prompt, add_special=True)), sampling, args.max_tokens)
         for index, prompt in enumerate(prompts)
     ]
-    trace(load_torch_model(spec.path, spec.settings, lambda stage, share: None), spec, requests, out)
+    trace(load_engine_model(spec.path, spec.settings, lambda stage, share: None), spec, requests, out)
 
 
 if __name__ == "__main__":
