@@ -5,48 +5,64 @@
 // all rows of its task (grouped-query attention, Ainslie et al., 2023). Scores, softmax and the weighted sum of a row go
 // over the keys in the order of their positions, whatever the other rows of the task, so a row's bits are its own. Keys
 // after a query are never weighed, and slots that its sequence has not written are never read as values.
+// Everything is bfloat16 but the sums and the exponential: queries and weights are rounded to it, as keys and values are.
 #pragma once
 
 #include "quantize.h"
 
-// One layer's cache. A block holds, for each KV head, the keys as [head_dim][slots] and the values as
-// [block_size][dims], bfloat16; `slots` and `dims` are padded to whole vectors. Keys lie transposed, so that a vector
-// holds one dimension of sixteen positions and the scores of sixteen positions come out without a sum over lanes.
+// One layer's cache. A block holds, for each KV head, the keys as [head_dim / 2][slots][2] and the values as
+// [pairs of slots][dims][2]; `slots` and `dims` are padded to whole vectors. Keys lie transposed, so that a vector holds
+// two dimensions of sixteen positions and the scores of sixteen positions come out without a sum over lanes.
 struct CacheShape {
     int block_size, num_kv_heads, head_dim;
 
     int slots() const { return round_up(block_size, LANES); }
     int dims() const { return round_up(head_dim, LANES); }
-    size_t head_elements() const { return (size_t)head_dim * slots() + (size_t)block_size * dims(); }
+    size_t key_elements() const { return (size_t)head_dim * slots(); }
+    size_t head_elements() const { return key_elements() + (size_t)round_up(block_size, 2) * dims(); }
     size_t block_elements() const { return num_kv_heads * head_elements(); }
     uint16_t* keys(uint16_t* layer, int block, int kv_head) const {
         return layer + block * block_elements() + kv_head * head_elements();
     }
     uint16_t* values(uint16_t* layer, int block, int kv_head) const {
-        return keys(layer, block, kv_head) + (size_t)head_dim * slots();
+        return keys(layer, block, kv_head) + key_elements();
     }
 };
 
 static inline void write_key_value(const CacheShape& shape, uint16_t* layer, int block, int slot, int kv_head,
                                    const float* key, const float* value) {
-    uint16_t* keys = shape.keys(layer, block, kv_head) + slot;
-    uint16_t* values = shape.values(layer, block, kv_head) + (size_t)slot * shape.dims();
-    for (int d = 0; d < shape.head_dim; d++) keys[(size_t)d * shape.slots()] = to_bf16(key[d]);
-    for (int d = 0; d < shape.head_dim; d++) values[d] = to_bf16(value[d]);
+    uint16_t* keys = shape.keys(layer, block, kv_head) + 2 * slot;
+    uint16_t* values = shape.values(layer, block, kv_head) + (size_t)(slot / 2) * 2 * shape.dims() + slot % 2;
+    for (int first = 0; first < shape.head_dim; first += LANES) {
+        int count = shape.head_dim - first < LANES ? shape.head_dim - first : LANES;
+        f32x16 k = {}, v = {};
+        memcpy(&k, key + first, count * sizeof(float));
+        memcpy(&v, value + first, count * sizeof(float));
+        u16x16 k16 = __builtin_convertvector(to_bf16(k), u16x16), v16 = __builtin_convertvector(to_bf16(v), u16x16);
+        uint16_t k_lanes[LANES], v_lanes[LANES];
+        store(k_lanes, k16);
+        store(v_lanes, v16);
+        for (int i = 0; i < count; i++) {
+            int d = first + i;
+            keys[(size_t)(d / 2) * 2 * shape.slots() + d % 2] = k_lanes[i];
+            values[2 * d] = v_lanes[i];
+        }
+    }
 }
 
 constexpr int MAX_ROWS = 12;
 
 // Up to MAX_ROWS query heads that read the same keys and values.
-// queries: scaled by 1 / sqrt(head_dim). num_keys: how many positions each row sees, never falling.
-// scores: scratch, `stride` floats for each row, at least all segments of the table. outputs: head_dim floats each.
+// queries: scaled by 1 / sqrt(head_dim), head_dim / 2 pairs of bfloat16 each. outputs: head_dim floats each.
+// num_keys: how many positions each row sees, never falling.
+// scores: scratch, `stride` floats for each row, at least all segments of the table.
 struct AttentionTask {
     const CacheShape* shape;
     uint16_t* layer;
     const int32_t* block_table;
     int kv_head;
     int rows;
-    const float* queries[MAX_ROWS];
+    const uint32_t* queries[MAX_ROWS];
     float* outputs[MAX_ROWS];
     int num_keys[MAX_ROWS];
     float* scores;
@@ -61,7 +77,7 @@ struct AttentionTask {
     }
     const uint16_t* segment_keys(int segment) const {
         int per_block = segments_per_block();
-        return shape->keys(layer, block_table[segment / per_block], kv_head) + segment % per_block * LANES;
+        return shape->keys(layer, block_table[segment / per_block], kv_head) + segment % per_block * 2 * LANES;
     }
     // How many slots of a segment hold positions before `keys`.
     int valid_slots(int segment, int keys) const {
@@ -78,12 +94,12 @@ static inline void score_segments(const AttentionTask& task, int segment) {
     f32x16 sums[R][S] = {};
     const uint16_t* keys[S];
     for (int s = 0; s < S; s++) keys[s] = task.segment_keys(segment + s);
-    size_t step = task.shape->slots();
-    for (int d = 0; d < task.shape->head_dim; d++) {
-        f32x16 k[S];
-        for (int s = 0; s < S; s++) k[s] = load_bf16(keys[s] + d * step);
+    size_t step = 2 * task.shape->slots();
+    for (int pair = 0; pair < task.shape->head_dim / 2; pair++) {
+        u32x16 k[S];
+        for (int s = 0; s < S; s++) k[s] = load<u32x16>(keys[s] + pair * step);
         for (int r = 0; r < R; r++)
-            for (int s = 0; s < S; s++) sums[r][s] = fma(k[s], splat(task.queries[r][d]), sums[r][s]);
+            for (int s = 0; s < S; s++) sums[r][s] = dot2_bf16(sums[r][s], k[s], task.queries[r][pair]);
     }
     for (int r = 0; r < R; r++)
         for (int s = 0; s < S; s++) store(task.scores + r * task.stride + (segment + s) * LANES, sums[r][s]);
@@ -98,9 +114,11 @@ static void score(const AttentionTask& task) {
     for (; segment < end; segment++) score_segments<R, 1>(task, segment);
 }
 
-// Scores of a row into weights, not yet divided by their sum; returns the sum. Slots that are not its own weigh 0.
+// Scores of a row into weights, not yet divided by their sum; returns the sum. Slots that are not its own weigh 0. The
+// weights are bfloat16 and take the first half of the memory of the scores.
 static float weigh(const AttentionTask& task, int row) {
     float* scores = task.scores + row * task.stride;
+    uint16_t* weights = (uint16_t*)scores;
     int keys = task.num_keys[row], end = task.num_segments(keys), all = task.num_segments(task.last_num_keys());
     const i32x16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     f32x16 largest = splat(-INFINITY);
@@ -115,11 +133,13 @@ static float weigh(const AttentionTask& task, int row) {
     }
     f32x16 top = splat(largest_of(largest)), sum = {};
     for (int segment = 0; segment < end; segment++) {
-        f32x16 weight = exponential(load<f32x16>(scores + segment * LANES) - top);
-        store(scores + segment * LANES, weight);
-        sum += weight;
+        // A segment's weights end before its scores begin, but for the first, which is read before it is written.
+        u32x16 weight = to_bf16(exponential(load<f32x16>(scores + segment * LANES) - top));
+        store(weights + segment * LANES, __builtin_convertvector(weight, u16x16));
+        // The rounded weights, so that they add up to their sum.
+        sum += from_bf16(weight);
     }
-    for (int segment = end; segment < all; segment++) store(scores + segment * LANES, f32x16{});
+    for (int segment = end; segment < all; segment++) store(weights + segment * LANES, u16x16{});
     return sum_of(sum);
 }
 
@@ -130,15 +150,22 @@ static inline void sum_values(const AttentionTask& task, const float* inverse_su
     f32x16 sums[R][V] = {};
     int keys = task.last_num_keys();
     for (int start = 0, block = 0; start < keys; start += shape.block_size, block++) {
-        const uint16_t* values = shape.values(task.layer, task.block_table[block], task.kv_head) + dim;
-        const float* weights = task.scores + first * task.stride + (size_t)block * shape.slots();
+        const uint16_t* values = shape.values(task.layer, task.block_table[block], task.kv_head) + 2 * dim;
+        const float* weights = task.scores + first * task.stride + (size_t)block * shape.slots() / 2;
         int count = keys - start < shape.block_size ? keys - start : shape.block_size;
-        for (int slot = 0; slot < count; slot++) {
-            f32x16 v[V];
-            for (int i = 0; i < V; i++) v[i] = load_bf16(values + (size_t)slot * shape.dims() + i * LANES);
-            for (int r = 0; r < R; r++)
-                for (int i = 0; i < V; i++) sums[r][i] = fma(v[i], splat(weights[r * task.stride + slot]), sums[r][i]);
-        }
+        auto add_pair = [&](int pair, uint32_t mask) {
+            u32x16 v[V];
+            for (int i = 0; i < V; i++)
+                v[i] = load<u32x16>(values + (size_t)pair * 2 * shape.dims() + i * 2 * LANES) & mask;
+            for (int r = 0; r < R; r++) {
+                uint32_t weight;
+                memcpy(&weight, weights + r * task.stride + pair, sizeof weight);
+                for (int i = 0; i < V; i++) sums[r][i] = dot2_bf16(sums[r][i], v[i], weight);
+            }
+        };
+        for (int pair = 0; pair < count / 2; pair++) add_pair(pair, 0xffffffffu);
+        // The second slot of an unfinished pair may hold anything, and only numbers times 0 are 0.
+        if (count % 2) add_pair(count / 2, 0x0000ffffu);
     }
     for (int r = 0; r < R; r++)
         for (int i = 0; i < V; i++) {

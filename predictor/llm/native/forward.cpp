@@ -29,6 +29,7 @@ static void prepare(Model& m, const Step& step) {
     };
     grow(m.hidden, rows * m.hidden_stride);
     grow(m.q, rows * m.q_stride);
+    grow(m.queries, rows * m.q_stride / 2);
     grow(m.k, rows * m.kv_stride);
     grow(m.v, rows * m.kv_stride);
     grow(m.attended, rows * m.q_stride);
@@ -45,12 +46,11 @@ static void prepare(Model& m, const Step& step) {
         }
 }
 
-// Calls f(row) for every row, a few rows a task.
+// Calls f(row) for every row, a tile a task: threads that wrote to one tile would fight for its cache lines.
 template <typename F>
 static void for_each_row(Model& m, int rows, F f) {
-    constexpr int ROWS_PER_TASK = 4;
-    m.team.parallel(ceil_div(rows, ROWS_PER_TASK), [&](int task) {
-        for (int row = task * ROWS_PER_TASK; row < (task + 1) * ROWS_PER_TASK && row < rows; row++) f(row);
+    m.team.parallel(ceil_div(rows, TILE_ROWS), [&](int tile) {
+        for (int row = tile * TILE_ROWS; row < (tile + 1) * TILE_ROWS && row < rows; row++) f(row);
     });
 }
 
@@ -81,6 +81,14 @@ static void normalize_all(Model& m, const float* weight, int rows) {
     normalize(m, weight, rows, [](int i) { return i; });
 }
 
+// Scaled floats as pairs of bfloat16; `size` is a multiple of 32.
+static void pair_row(const float* x, float scale, int size, uint32_t* out) {
+    for (int i = 0; i < size; i += LANES) {
+        u32x16 rounded = to_bf16(load<f32x16>(x + i) * scale);
+        store(out + i / 2, __builtin_convertvector(rounded, u16x16));
+    }
+}
+
 // Turns q and k, scales q, and writes k and v to the cache.
 static void rotate_and_write(Model& m, const CacheShape& shape, uint16_t* layer_cache, int rows) {
     Timer timer(m, ROTARY);
@@ -92,7 +100,7 @@ static void rotate_and_write(Model& m, const CacheShape& shape, uint16_t* layer_
         float* k = m.k.data() + (size_t)row * m.kv_stride;
         const float* v = m.v.data() + (size_t)row * m.kv_stride;
         for (int head = 0; head < c.num_heads; head++) rotate(q + head * c.head_dim, rotation, c.head_dim / 2);
-        for (int i = 0; i < m.q_size; i++) q[i] *= scale;
+        pair_row(q, scale, m.q_stride, m.queries.data() + (size_t)row * m.q_stride / 2);
         for (int head = 0; head < c.num_kv_heads; head++) {
             rotate(k + head * c.head_dim, rotation, c.head_dim / 2);
             write_key_value(shape, layer_cache, m.blocks[row], m.slots[row], head, k + head * c.head_dim,
@@ -132,7 +140,7 @@ static void attend_part(Model& m, const Step& step, const CacheShape& shape, uin
     for (int r = 0; r < part.rows; r++) {
         int token = (part.first + r) / group, head = part.kv_head * group + (part.first + r) % group;
         size_t at = (size_t)(part.first_row + token) * m.q_stride + head * c.head_dim;
-        task.queries[r] = m.q.data() + at;
+        task.queries[r] = m.queries.data() + at / 2;
         task.outputs[r] = m.attended.data() + at;
         task.num_keys[r] = step.start_positions[part.chunk] + token + 1;
     }
@@ -271,12 +279,12 @@ void native_write_key_value(const CacheShape* shape, uint16_t* layer, int32_t bl
     write_key_value(*shape, layer, block, slot, kv_head, key, value);
 }
 
-// `rows` queries, at most twelve, of one KV head; [rows, head_dim] in and out. num_keys must not fall.
+// `rows` queries, at most twelve, of one KV head; [rows, head_dim], bfloat16 in, float32 out. num_keys must not fall.
 void native_attend(const CacheShape* shape, uint16_t* layer, const int32_t* block_table, int32_t kv_head, int32_t rows,
-                   const float* queries, const int32_t* num_keys, float* out) {
+                   const uint32_t* queries, const int32_t* num_keys, float* out) {
     AttentionTask task{shape, layer, block_table, kv_head, rows, {}, {}, {}, nullptr, 0};
     for (int r = 0; r < rows; r++) {
-        task.queries[r] = queries + r * shape->head_dim;
+        task.queries[r] = queries + r * shape->head_dim / 2;
         task.outputs[r] = out + r * shape->head_dim;
         task.num_keys[r] = num_keys[r];
     }

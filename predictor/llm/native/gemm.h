@@ -22,6 +22,8 @@ struct Layout {
     static constexpr int scale_bytes = FORMAT == Q4 ? 64 : 32;
 };
 
+constexpr int PREFETCH_BYTES = 2048;
+
 static inline size_t block_bytes(int format, int groups) {
     int bytes = format == Q4 ? Layout<Q4>::quant_bytes + Layout<Q4>::scale_bytes
                              : Layout<Q8>::quant_bytes + Layout<Q8>::scale_bytes;
@@ -59,6 +61,9 @@ static inline void multiply(const uint8_t* block, int groups, const GroupTile* t
     f32x16 y[R];
     for (int r = 0; r < R; r++) y[r] = f32x16{};
     for (int g = 0; g < groups; g++) {
+        // The hardware's prefetcher stops at every page, and at every change from quants to scales.
+        for (int i = 0; i < Layout<FORMAT>::quant_bytes; i += 64)
+            __builtin_prefetch(block + g * Layout<FORMAT>::quant_bytes + i + PREFETCH_BYTES);
         u8x64 w[8];
         load_weights<FORMAT>(block + g * Layout<FORMAT>::quant_bytes, w);
         f32x16 scale = load_f16(scales + g * Layout<FORMAT>::scale_bytes);

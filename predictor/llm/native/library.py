@@ -208,11 +208,11 @@ class NativeLibrary:
         layer: npt.NDArray[np.uint16],
         block_table: npt.NDArray[np.int32],
         kv_head: int,
-        queries: FloatArray,
+        queries: npt.NDArray[np.uint16],
         num_keys: npt.NDArray[np.int32],
         out: FloatArray,
     ) -> None:
-        """At most twelve queries [rows, head_dim], scaled already; num_keys of each must not fall."""
+        """At most twelve queries, bfloat16 [rows, head_dim], scaled already; num_keys of each must not fall."""
         arrays = (queries, num_keys, out)
         self._functions.native_attend(
             byref(shape), pointer(layer), pointer(block_table), kv_head, len(queries), *map(pointer, arrays)

@@ -59,6 +59,7 @@ struct Model {
 
     // By row of the step.
     std::vector<float> hidden, q, k, v, attended, rotations;
+    std::vector<uint32_t> queries;  // q, turned and scaled, as pairs of bfloat16
     std::vector<int32_t> positions, blocks, slots;
     Activations x, inner;
     double seconds[NUM_PHASES] = {};

@@ -14,7 +14,7 @@ constexpr int TILE_ROWS = 8;
 static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 static inline int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-struct GroupTile {
+struct alignas(64) GroupTile {
     int8_t values[TILE_ROWS][GROUP];
     float scale[TILE_ROWS];
     float scaled_sum[TILE_ROWS];  // scale times the sum of the values

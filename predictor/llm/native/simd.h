@@ -106,20 +106,27 @@ static inline f32x16 load_f16(const void* from) {
 #endif
 }
 
-static inline f32x16 load_bf16(const uint16_t* from) {
-#if defined(__AVX512F__)
-    return (f32x16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
-#else
-    return (f32x16)(__builtin_convertvector(load<u16x16>(from), u32x16) << 16);
-#endif
+// To bfloat16 in the low halves, ties to even. A NaN stays one; what is no normal number becomes 0, as the CPU's own
+// instruction would read it.
+static inline u32x16 to_bf16(f32x16 x) {
+    u32x16 bits = (u32x16)x, magnitude = bits & 0x7fffffffu;
+    u32x16 rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    rounded = magnitude > 0x7f800000u ? rounded - rounded + 0x7fc0u : rounded;
+    return magnitude < 0x00800000u ? u32x16{} : rounded;
 }
 
-// To bfloat16, ties to even. A NaN stays one.
-static inline uint16_t to_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+static inline f32x16 from_bf16(u32x16 x) { return (f32x16)(x << 16); }
+
+// Per lane: sum + a[1] b[1] + a[0] b[0], rounded after each addition, with the same two bfloat16 b for all lanes. AVX-512's
+// instruction adds the odd products first, and so do two fused multiply-adds (tested against each other).
+static inline f32x16 dot2_bf16(f32x16 sum, u32x16 a, uint32_t b) {
+#if defined(__AVX512BF16__)
+    return (f32x16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)_mm512_set1_epi32((int)b));
+#else
+    u32x16 all = b + u32x16{};
+    sum = fma((f32x16)(a & 0xffff0000u), (f32x16)(all & 0xffff0000u), sum);
+    return fma(from_bf16(a), from_bf16(all), sum);
+#endif
 }
 
 static inline int32_t load4(const int8_t* from) {

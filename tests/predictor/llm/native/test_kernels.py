@@ -178,15 +178,16 @@ class PagedCache:
     def attend(self, kv_head: int, queries: Floats, num_keys: list[int]) -> Floats:
         out = np.full_like(queries, np.nan)
         counts = np.array(num_keys, np.int32)
-        self.library.attend(self.shape, self.memory, self.table, kv_head, queries, counts, out)
+        halves = (to_bf16(queries).view(np.uint32) >> 16).astype(np.uint16)
+        self.library.attend(self.shape, self.memory, self.table, kv_head, halves, counts, out)
         return out
 
     def expected(self, kv_head: int, queries: Floats, num_keys: list[int]) -> npt.NDArray[np.float64]:
         keys, values = (to_bf16(x[:, kv_head].copy()).astype(np.float64) for x in (self.keys, self.values))
         rows = []
-        for query, count in zip(queries.astype(np.float64), num_keys, strict=True):
+        for query, count in zip(to_bf16(queries).astype(np.float64), num_keys, strict=True):
             scores = keys[:count] @ query
-            weights = np.exp(scores - scores.max())
+            weights = to_bf16(np.exp(scores - scores.max()).astype(np.float32)).astype(np.float64)
             rows.append(weights @ values[:count] / weights.sum())
         return np.stack(rows)
 
@@ -205,7 +206,9 @@ def test_attention_is_the_softmax_over_the_keys_before(
         num_keys = sorted(rng.integers(1, length + 1, rows).tolist())
         for kv_head in range(num_kv_heads):
             result = cache.attend(kv_head, queries, num_keys)
-            np.testing.assert_allclose(result, cache.expected(kv_head, queries, num_keys), atol=3e-6)
+            error = np.abs(result - cache.expected(kv_head, queries, num_keys))
+            # A weight that lies so near the middle of two bfloat16 that it rounds the other way costs 2^-8 of itself.
+            assert np.median(error) < 1e-6 and error.max() < 1e-2
 
 
 @pytest.mark.parametrize(("block_size", "head_dim"), [(16, 64), (5, 24), (48, 128)])
