@@ -91,9 +91,10 @@ class NativeBackend:
         handle = self._open_handle()
         batch = FlatStep(plan.chunks)
         self._library.forward(handle, batch.as_structure(cache.memory, cache.num_blocks, cache.block_size))
-        return read_results(plan.chunks, batch.first_rows, self._logits)
+        return read_results(plan.chunks, batch.first_rows, self.logits)
 
-    def _logits(self, rows: Sequence[int]) -> Tensor:
+    def logits(self, rows: Sequence[int]) -> Tensor:
+        """Logits of at most LOGIT_ROWS rows of the last step; float32 [rows, vocab_size], good until the next call."""
         logits = self._logits_buffer[: len(rows)]
         self._library.logits(self._open_handle(), np.array(rows, np.int32), logits.data_ptr())
         return logits
