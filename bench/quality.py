@@ -2,10 +2,10 @@
 
     python -m bench.quality [--model FILE] [--num-tokens N]
 
-The text is the first four chapters of "Pride and Prejudice" (Jane Austen, 1813; public domain), in windows of 1,024 tokens,
-each read from its beginning. Prints for the native backend, and for PyTorch in bfloat16 beside it: perplexity over that
-of float32, mean Kullback-Leibler divergence from it, and how often the likeliest next token is the same. Exits with 1
-when the native perplexity is more than 1 % above: a mode that loses more is never the default.
+The text is the first four chapters of "Pride and Prejudice" (Jane Austen, 1813; public domain), in windows of 1,024
+tokens, each read from its beginning. Prints for the native backend, and for PyTorch in bfloat16 beside it, perplexity
+over that of float32, mean Kullback-Leibler divergence from it, and how often the likeliest next token is the same.
+Exits with 1 when the native perplexity is more than 1 % above: a mode that loses more is never the default.
 """
 
 from __future__ import annotations

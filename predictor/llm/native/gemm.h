@@ -13,21 +13,23 @@
 
 enum Format : int32_t { Q4 = 0, Q8 = 1 };
 
-// Layout of a block of 16 rows: the quants of all groups, then for each group 16 scales and, for Q4, 16 minima, float16.
+// Layout of a block of 16 rows: for each group its quants, 16 scales and, for Q4, 16 minima, float16.
 // Q4: byte [i][row][j] of a group holds column 4 i + j low and 16 + 4 i + j high; a weight is quant * scale + minimum.
 // Q8: byte [i][row][j] holds column 4 i + j, plus 128; a weight is (quant - 128) * scale.
 template <int FORMAT>
 struct Layout {
     static constexpr int quant_bytes = FORMAT == Q4 ? 256 : 512;
-    static constexpr int scale_bytes = FORMAT == Q4 ? 64 : 32;
+    static constexpr int group_bytes = quant_bytes + (FORMAT == Q4 ? 64 : 32);
 };
 
-constexpr int PREFETCH_BYTES = 2048;
+static inline int quant_bytes(int format) { return format == Q4 ? Layout<Q4>::quant_bytes : Layout<Q8>::quant_bytes; }
+static inline int group_bytes(int format) { return format == Q4 ? Layout<Q4>::group_bytes : Layout<Q8>::group_bytes; }
+
+// Far enough ahead for memory to answer.
+constexpr int PREFETCH_BYTES = 8192;
 
 static inline size_t block_bytes(int format, int groups) {
-    int bytes = format == Q4 ? Layout<Q4>::quant_bytes + Layout<Q4>::scale_bytes
-                             : Layout<Q8>::quant_bytes + Layout<Q8>::scale_bytes;
-    return (size_t)round_up(groups * bytes, 64);
+    return (size_t)round_up(groups * group_bytes(format), 64);
 }
 
 struct Matrix {
@@ -57,17 +59,16 @@ static inline void load_weights(const uint8_t* quants, u8x64 w[8]) {
 // One block of 16 outputs for R rows of a tile.
 template <int FORMAT, int R>
 static inline void multiply(const uint8_t* block, int groups, const GroupTile* tiles, f32x16* out) {
-    const uint8_t* scales = block + groups * Layout<FORMAT>::quant_bytes;
     f32x16 y[R];
     for (int r = 0; r < R; r++) y[r] = f32x16{};
     for (int g = 0; g < groups; g++) {
-        // The hardware's prefetcher stops at every page, and at every change from quants to scales.
-        for (int i = 0; i < Layout<FORMAT>::quant_bytes; i += 64)
-            __builtin_prefetch(block + g * Layout<FORMAT>::quant_bytes + i + PREFETCH_BYTES);
+        const uint8_t* quants = block + g * Layout<FORMAT>::group_bytes;
+        const uint8_t* scales = quants + Layout<FORMAT>::quant_bytes;
+        // The hardware's prefetcher stops at every page.
+        for (int i = 0; i < Layout<FORMAT>::group_bytes; i += 64) __builtin_prefetch(quants + i + PREFETCH_BYTES);
         u8x64 w[8];
-        load_weights<FORMAT>(block + g * Layout<FORMAT>::quant_bytes, w);
-        f32x16 scale = load_f16(scales + g * Layout<FORMAT>::scale_bytes);
-        f32x16 minimum = FORMAT == Q4 ? load_f16(scales + g * Layout<FORMAT>::scale_bytes + 32) : f32x16{};
+        load_weights<FORMAT>(quants, w);
+        f32x16 scale = load_f16(scales), minimum = FORMAT == Q4 ? load_f16(scales + 32) : f32x16{};
         const GroupTile& x = tiles[g];
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
@@ -111,11 +112,9 @@ static void read_row(const Matrix& matrix, int row, float* out) {
     int groups = matrix.groups(), lane = row % LANES;
     const uint8_t* block = matrix.block(row / LANES);
     bool is_q4 = matrix.format == Q4;
-    int quant_bytes = is_q4 ? Layout<Q4>::quant_bytes : Layout<Q8>::quant_bytes;
-    int scale_bytes = is_q4 ? Layout<Q4>::scale_bytes : Layout<Q8>::scale_bytes;
     for (int g = 0; g < groups; g++) {
-        const uint8_t* quants = block + g * quant_bytes;
-        const uint8_t* scales = block + groups * quant_bytes + g * scale_bytes;
+        const uint8_t* quants = block + g * group_bytes(matrix.format);
+        const uint8_t* scales = quants + quant_bytes(matrix.format);
         float scale = load_f16(scales)[lane], minimum = is_q4 ? load_f16(scales + 32)[lane] : 0.0f;
         for (int k = 0; k < GROUP; k++) {
             int at = (is_q4 ? k % 16 : k) / 4 * 64 + lane * 4 + k % 4;

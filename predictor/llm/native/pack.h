@@ -53,17 +53,16 @@ static inline void pack_f32(const float* from, int count, uint8_t* quants, uint8
 static void pack_block(const uint8_t* from, int source, int rows, int columns, int block, uint8_t* to) {
     int groups = ceil_div(columns, GROUP);
     bool is_q4 = source == SOURCE_Q4_0 || source == SOURCE_Q4_1;
-    int quant_bytes = is_q4 ? Layout<Q4>::quant_bytes : Layout<Q8>::quant_bytes;
-    int scale_bytes = is_q4 ? Layout<Q4>::scale_bytes : Layout<Q8>::scale_bytes;
+    int format = is_q4 ? Q4 : Q8;
     int stored_bytes = source == SOURCE_Q4_0 ? 18 : source == SOURCE_Q4_1 ? 20 : source == SOURCE_Q8_0 ? 34 : 128;
     size_t row_bytes = source == SOURCE_F32 ? (size_t)columns * 4 : (size_t)groups * stored_bytes;
-    memset(to, 0, block_bytes(is_q4 ? Q4 : Q8, groups));
+    memset(to, 0, block_bytes(format, groups));
     for (int lane = 0; lane < LANES && block * LANES + lane < rows; lane++) {
         const uint8_t* row = from + (size_t)(block * LANES + lane) * row_bytes;
         for (int g = 0; g < groups; g++) {
             const uint8_t* stored = row + (size_t)g * stored_bytes;
-            uint8_t* quants = to + g * quant_bytes;
-            uint8_t* scales = to + groups * quant_bytes + g * scale_bytes;
+            uint8_t* quants = to + g * group_bytes(format);
+            uint8_t* scales = quants + quant_bytes(format);
             if (is_q4) {
                 pack_q4(stored, source == SOURCE_Q4_1, quants, scales, lane);
             } else if (source == SOURCE_Q8_0) {
