@@ -45,7 +45,7 @@ def decode(num_sequences: int, context: int = CONTEXT) -> Workload:
     blocks = -(-(context + 1) // BLOCK_SIZE)
     tables = [tuple(range(i * blocks, (i + 1) * blocks)) for i in range(num_sequences)]
     chunks = tuple(Chunk(i, (100 + i,), context, table, GREEDY) for i, table in enumerate(tables))
-    return Workload(f"decode, batch {num_sequences}", StepPlan(0, chunks), num_sequences * blocks, 8)
+    return Workload(f"decode, batch {num_sequences}, context {context}", StepPlan(0, chunks), num_sequences * blocks, 8)
 
 
 def prefill(num_tokens: int, start: int = 0) -> Workload:

@@ -213,9 +213,15 @@ class NativeLibrary:
         out: FloatArray,
     ) -> None:
         """At most twelve queries, bfloat16 [rows, head_dim], scaled already; num_keys of each must not fall."""
-        arrays = (queries, num_keys, out)
         self._functions.native_attend(
-            byref(shape), pointer(layer), pointer(block_table), kv_head, len(queries), *map(pointer, arrays)
+            byref(shape),
+            pointer(layer),
+            pointer(block_table),
+            kv_head,
+            len(queries),
+            pointer(queries),
+            pointer(num_keys),
+            pointer(out),
         )
 
 

@@ -200,7 +200,7 @@ def test_no_bit_of_smollm2_depends_on_company_in_the_default_mode(smollm2_gguf: 
         "1, 2, 3," * 30,
     ]
     requests: list[GenerationRequest | ScoreRequest] = [
-        GenerationRequest(f"g{i}", tuple(encode(text)), SEEDED, 16, ignore_eos=True) for i, text in enumerate(texts * 6)
+        GenerationRequest(f"g{i}", tuple(encode(text)), SEEDED, 40, ignore_eos=True) for i, text in enumerate(texts * 6)
     ]
     requests += [
         ScoreRequest(f"s{i}", tuple(encode(text)), tuple(encode(" It is so."))) for i, text in enumerate(texts)
