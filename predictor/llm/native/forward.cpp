@@ -46,11 +46,13 @@ static void prepare(Model& m, const Step& step) {
         }
 }
 
-// Calls f(row) for every row, a tile a task: threads that wrote to one tile would fight for its cache lines.
+// Calls f(row) for every row, a tile a task: threads that wrote to one tile would fight for its cache lines. In a long
+// prefill more: neighbouring tokens share cache lines of the KV cache too.
 template <typename F>
 static void for_each_row(Model& m, int rows, F f) {
-    m.team.parallel(ceil_div(rows, TILE_ROWS), [&](int tile) {
-        for (int row = tile * TILE_ROWS; row < (tile + 1) * TILE_ROWS && row < rows; row++) f(row);
+    int rows_per_task = rows < 128 ? TILE_ROWS : 8 * TILE_ROWS;
+    m.team.parallel(ceil_div(rows, rows_per_task), [&](int task) {
+        for (int row = task * rows_per_task; row < (task + 1) * rows_per_task && row < rows; row++) f(row);
     });
 }
 
