@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and its share done, 0 to 1."""
 
-TORCH_MODEL = "predictor.llm.factory:load_torch_model"
+TORCH_MODEL = "predictor.llm.factory:load_engine_model"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """dtype: of weights, activations and KV cache. max_context_tokens: what the weights were made for."""
+    """dtype: of weights and activations. max_context_tokens: what the weights were made for."""
 
     architecture: str
     num_layers: int
@@ -62,8 +62,32 @@ class ModelFactory(Protocol):
     def __call__(self, path: Path, settings: EngineSettings, progress: Progress) -> EngineModel: ...
 
 
+def load_engine_model(path: Path, settings: EngineSettings, progress: Progress) -> EngineModel:
+    """The product's factory: computed by the native kernels where `settings.backend` and the machine let it, else by
+    PyTorch."""
+    from predictor.llm.native.loader import find_kernels, load_native
+
+    library = find_kernels(path, settings)
+    if library is None:
+        return load_torch_model(path, settings, progress)
+    loaded = load_native(
+        path,
+        library,
+        num_threads=settings.num_threads or num_usable_cpus(),
+        progress=lambda done, total: progress("weights", done / max(total, 1)),
+    )
+    facts = ModelFacts(
+        architecture=loaded.config.architecture,
+        num_layers=loaded.config.num_layers,
+        vocab_size=loaded.tokenizer.vocab_size,
+        max_context_tokens=loaded.config.max_context_tokens,
+        dtype=loaded.dtype,
+    )
+    return EngineModel(loaded.backend, loaded.tokenizer, facts, guides=make_guides(loaded.tokenizer))
+
+
 def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -> EngineModel:
-    """The product's factory: weights, tokenizer and facts from a model file, computed with PyTorch."""
+    """Weights, tokenizer and facts from a model file, computed with PyTorch."""
     import torch
 
     from predictor.llm.loader import load_model

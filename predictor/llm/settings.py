@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 from mesh.errors import InvalidInput
 
+BACKENDS = ("auto", "torch", "native")
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Checked when made: a wrong value raises InvalidInput that names the field, the value and the range.
 
-    dtype: of weights and activations, "auto" takes what the loader finds best.
+    backend: "torch"; "native", kernels that are compiled for this CPU on first use; or "auto": native where dtype is
+        "auto" as well and compiler, CPU and architecture allow it, else torch.
+    dtype: of weights and activations in torch, "auto" takes what the loader finds best. The native backend keeps the
+        4-bit and 8-bit weights of a file as they are, and takes no other dtype than "auto".
     device: "cpu", "cuda" or "cuda:<index>".
+    cache_dir: folder of the artifact cache, in which compiled kernels are kept.
     num_threads: threads that compute; 0 takes every CPU that this process may use.
     max_context_tokens: longest prompt and output together; 0 takes the model's own.
     block_size: tokens in one KV block.
@@ -33,8 +39,10 @@ class EngineSettings:
     restart_delay_s: pause before a dead engine is started again; doubles each time, to at most max_restart_delay_s.
     """
 
+    backend: str = "auto"
     dtype: str = "auto"
     device: str = "cpu"
+    cache_dir: str = "~/.cache/meshserve"
     num_threads: int = 0
     max_context_tokens: int = 0
     block_size: int = 16
@@ -54,6 +62,8 @@ class EngineSettings:
     max_restart_delay_s: float = 30.0
 
     def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise InvalidInput(f"backend is {self.backend!r}; it must be one of {', '.join(BACKENDS)}", field="backend")
         for field, low in _LOWEST.items():
             if not getattr(self, field) >= low:
                 raise InvalidInput(f"{field} is {getattr(self, field)}; it must be at least {low}", field=field)

@@ -12,14 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from predictor.llm import sampler
 from predictor.llm.layers.attention import AttentionMetadata, KVCache, Span, plan_attention, span_order
 from predictor.llm.loader import LoadedModel
-from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan, TokenLogprobs
-
-# Logits are computed for so many rows at once: memory stays bounded however long a scored prompt is, and oneDNN gives a
-# row the same bits in any batch up to this size.
-LOGIT_ROWS = 32
+from predictor.llm.readout import read_results
+from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan
 
 _WARM_UP_BLOCK_SIZE = 16
 
@@ -83,64 +79,24 @@ class TorchBackend:
             return []
         batch = _flatten(plan.chunks, cache.block_size, self._dtype, self._device)
         hidden = self._model.forward(batch.token_ids, batch.positions, cache, batch.metadata)
-        sampled = self._sample(plan.chunks, batch, hidden)
-        scores = self._score(plan.chunks, batch, hidden)
-        results = []
-        for i, chunk in enumerate(plan.chunks):
-            token_id, logprobs = sampled.get(i, (None, None))
-            results.append(ChunkResult(chunk.sequence_id, token_id, logprobs, tuple(scores.get(i, ()))))
-        return results
 
-    def _sample(
-        self, chunks: Sequence[Chunk], batch: FlatBatch, hidden: Tensor
-    ) -> dict[int, tuple[int, TokenLogprobs | None]]:
-        """The next token of each chunk that asks for one, by the chunk's place in the plan."""
-        wanted = [
-            (i, batch.first_rows[i] + len(chunk.token_ids) - 1, chunk.draw, chunk.context_len)
-            for i, chunk in enumerate(chunks)
-            if chunk.draw is not None
-        ]
-        results: dict[int, tuple[int, TokenLogprobs | None]] = {}
-        for start in range(0, len(wanted), LOGIT_ROWS):
-            places, rows, draws, positions = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
-            logits = self._logits(hidden, rows)
-            token_ids = sampler.sample(logits, draws, positions)
-            logprobs = sampler.logprobs(logits, token_ids, [draw.params.num_logprobs for draw in draws])
-            results.update(zip(places, zip(token_ids, logprobs, strict=True), strict=True))
-        return results
+        def logits_of(rows: Sequence[int]) -> Tensor:
+            return self._model.logits(hidden[torch.tensor(rows, device=self._device)])[:, : self._num_tokens]
 
-    def _score(self, chunks: Sequence[Chunk], batch: FlatBatch, hidden: Tensor) -> dict[int, list[TokenLogprobs]]:
-        """Log-probabilities of the wanted targets of each chunk that has any, by the chunk's place in the plan."""
-        wanted = [
-            (i, batch.first_rows[i] + offset, target, chunk.num_score_logprobs)
-            for i, chunk in enumerate(chunks)
-            for offset, target in enumerate(chunk.score_targets)
-            if target != -1
-        ]
-        results: dict[int, list[TokenLogprobs]] = {}
-        for start in range(0, len(wanted), LOGIT_ROWS):
-            places, rows, targets, num_top = zip(*wanted[start : start + LOGIT_ROWS], strict=True)
-            scores = sampler.logprobs(self._logits(hidden, rows), targets, num_top)
-            for place, score in zip(places, scores, strict=True):
-                assert score is not None
-                results.setdefault(place, []).append(score)
-        return results
-
-    def _logits(self, hidden: Tensor, rows: Sequence[int]) -> Tensor:
-        return self._model.logits(hidden[torch.tensor(rows, device=self._device)])[:, : self._num_tokens]
+        return read_results(plan.chunks, batch.first_rows, logits_of)
 
 
 @dataclass(frozen=True, slots=True)
 class FlatBatch:
     """A step as tensors. Chunks stand in an order that suits attention; first_rows says where each one starts.
 
-    token_ids, positions: int64 [num_tokens]. first_rows: by the chunk's place in the plan.
+    token_ids, positions: int64 [num_tokens]. first_rows: in the order of the plan.
     """
 
     token_ids: Tensor
     positions: Tensor
     metadata: AttentionMetadata
-    first_rows: dict[int, int]
+    first_rows: list[int]
 
 
 def _flatten(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> FlatBatch:
@@ -148,7 +104,7 @@ def _flatten(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, devic
     order = sorted(range(len(chunks)), key=lambda i: span_order(spans[i], block_size))
     token_ids: list[int] = []
     positions: list[int] = []
-    first_rows: dict[int, int] = {}
+    first_rows = [0] * len(chunks)
     for i in order:
         first_rows[i] = len(token_ids)
         token_ids.extend(chunks[i].token_ids)

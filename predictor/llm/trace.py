@@ -19,7 +19,7 @@ from typing import TextIO
 
 from mesh.errors import InvalidInput, MeshError
 from predictor.llm.backend import Backend
-from predictor.llm.factory import EngineModel, load_torch_model
+from predictor.llm.factory import EngineModel, load_engine_model
 from predictor.llm.inspection import Inspection
 from predictor.llm.messages import EngineInfo, EngineSpec
 from predictor.llm.outputs import EngineOutput, FailedOutput, GenerationOutput
@@ -230,7 +230,7 @@ def _settings(args: argparse.Namespace) -> EngineSettings:
 
 
 def _load(args: argparse.Namespace, settings: EngineSettings) -> EngineModel:
-    return load_torch_model(args.model, settings, lambda stage, share: None)
+    return load_engine_model(args.model, settings, lambda stage, share: None)
 
 
 if __name__ == "__main__":

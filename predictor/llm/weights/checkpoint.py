@@ -10,9 +10,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from predictor.llm.weights.stored_tensor import StoredTensor
+
 
 class Checkpoint(Protocol):
-    """Named float32 tensors."""
+    """Named tensors, as float32 or as they are stored."""
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds a tensor of that name."""
@@ -20,4 +22,8 @@ class Checkpoint(Protocol):
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A new float32 tensor; CorruptArtifact when it is missing or has another shape."""
+        ...
+
+    def take_stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """The same tensor in the format of the file; raises alike."""
         ...

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from mesh.errors import CorruptArtifact, Unsupported
 from predictor.llm.models.config import MAX_DIMENSION, ModelConfig, check_config
 from predictor.llm.weights.dequantize import dequantize
 from predictor.llm.weights.gguf import GgufFile
+from predictor.llm.weights.stored_tensor import StoredTensor
 
 _MODEL_NAMES = {
     "model.embed_tokens": "token_embd",
@@ -50,6 +53,9 @@ class GgufCheckpoint:
         return gguf_name(name) in self._file.tensors
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return self.take_stored(name, shape).to_float32()
+
+    def take_stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         stored_name = gguf_name(name)
         info = self._file.tensors.get(stored_name)
         if info is None:
@@ -58,25 +64,24 @@ class GgufCheckpoint:
             raise CorruptArtifact(
                 f"{self._file.name}: tensor {stored_name!r} has shape {info.shape}; its configuration needs {shape}"
             )
-        tensor = dequantize(self._file.blocks(stored_name), info.block_format, shape)
         self._done_bytes += info.size_bytes
         self._progress(self._done_bytes, self._total_bytes)
-        return self._unpermuted(name, tensor)
+        return StoredTensor(self._unpermuted(name, self._file.blocks(stored_name), shape[0]), info.block_format, shape)
 
-    def _unpermuted(self, name: str, tensor: Tensor) -> Tensor:
+    def _unpermuted(self, name: str, blocks: npt.NDArray[np.uint8], num_rows: int) -> npt.NDArray[np.uint8]:
         if self._config.architecture not in _PERMUTED_ARCHITECTURES:
-            return tensor
+            return blocks
         if ".q_proj." in name:
-            return _undo_rotary_permutation(tensor, self._config.num_heads)
+            return _undo_rotary_permutation(blocks, num_rows, self._config.num_heads)
         if ".k_proj." in name:
-            return _undo_rotary_permutation(tensor, self._config.num_kv_heads)
-        return tensor
+            return _undo_rotary_permutation(blocks, num_rows, self._config.num_kv_heads)
+        return blocks
 
 
-def _undo_rotary_permutation(tensor: Tensor, num_heads: int) -> Tensor:
-    """Rows of each head from (pair, half) order back to (half, pair); [heads * head_dim, ...]."""
-    pairs = tensor.view(num_heads, -1, 2, *tensor.shape[1:])
-    return pairs.transpose(1, 2).reshape(tensor.shape)
+def _undo_rotary_permutation(blocks: npt.NDArray[np.uint8], num_rows: int, num_heads: int) -> npt.NDArray[np.uint8]:
+    """Rows of each head from (pair, half) order back to (half, pair). No block reaches from one row into the next."""
+    pairs = blocks.reshape(num_heads, num_rows // num_heads // 2, 2, -1)
+    return pairs.swapaxes(1, 2).reshape(-1)
 
 
 def gguf_name(name: str) -> str:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mesh.errors import CorruptArtifact, NotFound, Unsupported
 from mesh.names import shown
-from predictor.llm.weights.dequantize import dequantize
 from predictor.llm.weights.gguf import BlockFormat
 from predictor.llm.weights.json_object import JsonObject
 from predictor.llm.weights.safetensors import SafetensorsFile
+from predictor.llm.weights.stored_tensor import StoredTensor
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -72,6 +72,9 @@ class SafetensorsCheckpoint:
         return name in self._file_of
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return self.take_stored(name, shape).to_float32()
+
+    def take_stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         file = self._file_of.get(name)
         if file is None:
             raise CorruptArtifact(f"tensor {name!r} is missing: no safetensors file of the model holds it")
@@ -84,10 +87,9 @@ class SafetensorsCheckpoint:
             raise CorruptArtifact(
                 f"{file.name}: tensor {name!r} has shape {info.shape}; its configuration needs {shape}"
             )
-        tensor = dequantize(file.data(name), _FORMATS[info.dtype], shape)
         self._done_bytes += info.size_bytes
         self._progress(self._done_bytes, self._total_bytes)
-        return tensor
+        return StoredTensor(file.data(name), _FORMATS[info.dtype], shape)
 
     def close(self) -> None:
         self._files.close()

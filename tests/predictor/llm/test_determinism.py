@@ -1,8 +1,8 @@
 """With a seed, no bit of an answer depends on what else the engine does, or on which engine does it.
 
 Each answer is compared with the one that the same request gets alone, token by token and log-probability by
-log-probability: a log-probability shows differences that no token shows yet. In float32 and in bfloat16, where the CPU
-has it, with one thread and with all of them.
+log-probability: a log-probability shows differences that no token shows yet. By PyTorch in float32 and in bfloat16,
+where the CPU has it, and by the native kernels, with one thread and with all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import Unavailable
 from predictor.llm.client import EngineClient
-from predictor.llm.factory import EngineModel, load_torch_model
+from predictor.llm.factory import EngineModel, load_engine_model
 from predictor.llm.loader import cpu_multiplies_bfloat16
 from predictor.llm.messages import EngineSpec
 from predictor.llm.outputs import GenerationOutput, ScoreOutput
@@ -32,7 +32,8 @@ from predictor.llm.tokenizer_file import read_tokenizer
 from predictor.llm.worker import build_engine
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
 
-MODES = [("float32", 1), ("float32", 0), ("bfloat16", 1), ("bfloat16", 0)]
+# (dtype of PyTorch's backend, or "native"; threads, 0 for all)
+MODES = [("float32", 1), ("float32", 0), ("bfloat16", 1), ("bfloat16", 0), ("native", 1), ("native", 3)]
 SEEDED = SamplingParams(temperature=1.0, top_p=0.95, seed=11, num_logprobs=1)
 PENALIZED = replace(SEEDED, repetition_penalty=1.2, presence_penalty=0.3, frequency_penalty=0.2, min_p=0.02)
 
@@ -68,11 +69,14 @@ class Loaded:
         return answers
 
 
-def load(path: Path, dtype: str, num_threads: int) -> Loaded:
+def load(path: Path, mode: str, num_threads: int) -> Loaded:
+    backend, dtype = ("native", "auto") if mode == "native" else ("auto", mode)
     if dtype == "bfloat16" and not cpu_multiplies_bfloat16():
         pytest.skip("this CPU does not multiply bfloat16, so nobody runs it so by default")
-    settings = EngineSettings(dtype=dtype, num_threads=num_threads, kv_cache_bytes=2**24, max_num_seqs=40)
-    return Loaded(path, settings, load_torch_model(path, settings, lambda stage, share: None))
+    settings = EngineSettings(
+        backend=backend, dtype=dtype, num_threads=num_threads, kv_cache_bytes=2**24, max_num_seqs=40
+    )
+    return Loaded(path, settings, load_engine_model(path, settings, lambda stage, share: None))
 
 
 @pytest.fixture(scope="module")

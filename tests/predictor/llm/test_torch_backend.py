@@ -15,9 +15,10 @@ from torch import Tensor
 
 from predictor.llm.loader import LoadedModel, load_model
 from predictor.llm.models import LanguageModel
+from predictor.llm.readout import LOGIT_ROWS
 from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan, TokenLogprobs
 from predictor.llm.tokenizer import Tokenizer, TokenTable
-from predictor.llm.torch_backend import LOGIT_ROWS, TorchBackend
+from predictor.llm.torch_backend import TorchBackend
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
 from tests.predictor.llm.transformers_model import greedy_choices, transformers_greedy
 

@@ -1,0 +1,140 @@
+"""The native CPU backend: executes step plans with the compiled kernels.
+
+Turns a plan into flat arrays, makes one call for the whole forward pass, and reads logits of the rows that need them.
+Knows no scheduler and no text. A token's bits depend on its own sequence alone: not on the rest of its step, how its
+prompt was cut, where its blocks lie, or how many threads compute. The kernels see to that by construction (gemm.h,
+attention.h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from predictor.llm.models.config import ModelConfig
+from predictor.llm.native.library import NativeLibrary, Step, pointer
+from predictor.llm.native.packing import PackedModel
+from predictor.llm.readout import LOGIT_ROWS, read_results
+from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan
+
+_WARM_UP_BLOCK_SIZE = 16
+_CACHE_ITEM_BYTES = 2  # bfloat16
+
+
+class NativeBackend:
+    """Implements `Backend`. Not thread-safe: one engine loop calls it."""
+
+    def __init__(self, library: NativeLibrary, config: ModelConfig, packed: PackedModel, num_tokens: int) -> None:
+        """num_tokens: how many of the logits stand for tokens; others are never chosen."""
+        self._library = library
+        self._config = config
+        self._num_tokens = num_tokens
+        self._packed: PackedModel | None = packed
+        self._handle: int | None = library.new_model(packed.config)
+        self._cache: _Cache | None = None
+        # One for all steps: fresh pages would cost more than the sums that fill them.
+        self._logits_buffer = torch.empty((LOGIT_ROWS, config.vocab_size), dtype=torch.float32)
+
+    def block_bytes(self, block_size: int) -> int:
+        return self._config.num_layers * self._block_elements(block_size) * _CACHE_ITEM_BYTES
+
+    def allocate(self, num_blocks: int, block_size: int) -> None:
+        self._cache = self._make_cache(num_blocks, block_size)
+
+    def warm_up(self) -> None:
+        """Runs a prompt and decodes in a small cache of their own: touches every weight, and wakes the sampler."""
+        cache = self._make_cache(4, _WARM_UP_BLOCK_SIZE)
+        draw = Draw(SamplingParams(temperature=1.0, top_p=0.9, num_logprobs=1))
+        prompt = Chunk(0, (0,) * 32, 0, (0, 1, 2), draw=draw, score_targets=(0,) * 32)
+        decodes = tuple(Chunk(i, (0,), 32, (0, 1, 2), draw=draw) for i in range(4))
+        for chunks in ((prompt,), decodes):
+            self._execute(StepPlan(0, chunks), cache)
+
+    def execute(self, plan: StepPlan) -> list[ChunkResult]:
+        if self._cache is None:
+            raise RuntimeError("execute() before allocate(), or after close()")
+        return self._execute(plan, self._cache)
+
+    def close(self) -> None:
+        self._cache = None
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._library.free_model(handle)
+        self._packed = None
+
+    def seconds(self) -> dict[str, float]:
+        """Time spent in each phase of the steps so far."""
+        return self._library.seconds(self._open_handle())
+
+    def _block_elements(self, block_size: int) -> int:
+        return self._library.block_elements(block_size, self._config.num_kv_heads, self._config.head_dim)
+
+    def _open_handle(self) -> int:
+        if self._handle is None:
+            raise RuntimeError("the backend is closed")
+        return self._handle
+
+    def _make_cache(self, num_blocks: int, block_size: int) -> _Cache:
+        size_bytes = num_blocks * self.block_bytes(block_size)
+        try:
+            # Zeroed memory is asked for, not written: a page takes memory only when a block in it is first used.
+            memory = np.zeros(size_bytes // _CACHE_ITEM_BYTES, np.uint16)
+        except (MemoryError, ValueError) as error:  # numpy's answers when an allocation fails, or cannot be counted
+            raise MemoryError(f"{num_blocks} KV blocks take {size_bytes} bytes, which cannot be had") from error
+        return _Cache(memory, num_blocks, block_size)
+
+    def _execute(self, plan: StepPlan, cache: _Cache) -> list[ChunkResult]:
+        if not plan.chunks:
+            return []
+        handle = self._open_handle()
+        batch = FlatStep(plan.chunks)
+        self._library.forward(handle, batch.as_structure(cache.memory, cache.num_blocks, cache.block_size))
+        return read_results(plan.chunks, batch.first_rows, self.logits)
+
+    def logits(self, rows: Sequence[int]) -> Tensor:
+        """Logits of at most LOGIT_ROWS rows of the last step; float32 [rows, num_tokens], good until the next call."""
+        logits = self._logits_buffer[: len(rows)]
+        self._library.logits(self._open_handle(), np.array(rows, np.int32), logits.data_ptr())
+        return logits[:, : self._num_tokens]
+
+
+class _Cache:
+    """The memory of all KV blocks, uint16 that hold bfloat16; CacheShape in attention.h says how they lie."""
+
+    def __init__(self, memory: npt.NDArray[np.uint16], num_blocks: int, block_size: int) -> None:
+        self.memory = memory
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+
+
+class FlatStep:
+    """Chunks as arrays, side by side in the order of the plan. `first_rows`: where each chunk starts."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        lengths = [len(chunk.token_ids) for chunk in chunks]
+        table_lengths = [len(chunk.block_table) for chunk in chunks]
+        self._num_tokens = np.array(lengths, np.int32)
+        self._starts = np.array([chunk.start_position for chunk in chunks], np.int32)
+        self._table_offsets = (np.cumsum(table_lengths) - table_lengths).astype(np.int32)
+        self._token_ids = np.fromiter((t for chunk in chunks for t in chunk.token_ids), np.int32, sum(lengths))
+        self._tables = np.fromiter((b for chunk in chunks for b in chunk.block_table), np.int32, sum(table_lengths))
+        self.first_rows: list[int] = (np.cumsum(lengths) - lengths).tolist()
+
+    def as_structure(self, cache: npt.NDArray[np.uint16], num_blocks: int, block_size: int) -> Step:
+        """Points into this object and `cache`: both must outlive it."""
+        return Step(
+            num_chunks=len(self._num_tokens),
+            num_tokens_in_all=len(self._token_ids),
+            block_size=block_size,
+            num_blocks=num_blocks,
+            token_ids=pointer(self._token_ids),
+            start_positions=pointer(self._starts),
+            num_tokens=pointer(self._num_tokens),
+            table_offsets=pointer(self._table_offsets),
+            block_tables=pointer(self._tables),
+            cache=pointer(cache),
+        )

@@ -1,0 +1,96 @@
+// Linear layers over all rows of a step, shared among the threads. Each task computes some blocks of outputs for some
+// tiles of rows; how the work is cut changes who computes an element, never how.
+#pragma once
+
+#include "model.h"
+#include "ops.h"
+
+// Activations of so many rows stay in the second-level cache while the blocks of a task pass over them.
+constexpr int TILES_PER_TASK = 16;
+
+struct TaskShape {
+    int num_block_parts, blocks_per_part, num_tile_parts;
+
+    TaskShape(const ThreadTeam& team, int blocks, int tiles) {
+        num_tile_parts = ceil_div(tiles, TILES_PER_TASK);
+        // A few tasks for each thread, so that one that lost its core for a while is not waited for long.
+        blocks_per_part = blocks * num_tile_parts / (4 * team.num_threads());
+        blocks_per_part = blocks_per_part < 1 ? 1 : blocks_per_part > 16 ? 16 : blocks_per_part;
+        num_block_parts = ceil_div(blocks, blocks_per_part);
+    }
+    int num_tasks() const { return num_block_parts * num_tile_parts; }
+};
+
+// Calls use(block, first row, rows, first tile) for every block of outputs and every tile of rows.
+template <typename F>
+static void for_each_block(ThreadTeam& team, int blocks, const Activations& x, F use) {
+    int tiles = ceil_div(x.rows, TILE_ROWS);
+    TaskShape shape(team, blocks, tiles);
+    team.parallel(shape.num_tasks(), [&](int task) {
+        int first_tile = task / shape.num_block_parts * TILES_PER_TASK;
+        int first_block = task % shape.num_block_parts * shape.blocks_per_part;
+        for (int block = first_block; block < first_block + shape.blocks_per_part && block < blocks; block++)
+            for (int tile = first_tile; tile < first_tile + TILES_PER_TASK && tile < tiles; tile++) {
+                int left = x.rows - tile * TILE_ROWS;
+                use(block, tile * TILE_ROWS, left < TILE_ROWS ? left : TILE_ROWS, x.tile(tile));
+            }
+    });
+}
+
+// q, k and v = x Wᵀ + b, in one loop over the blocks of all three.
+static void project_qkv(Model& m, const Layer& layer) {
+    int q_blocks = layer.q.blocks(), k_blocks = layer.k.blocks(), v_blocks = layer.v.blocks();
+    for_each_block(m.team, q_blocks + k_blocks + v_blocks, m.x, [&](int i, int row, int rows, const GroupTile* tile) {
+        bool is_q = i < q_blocks, is_k = !is_q && i < q_blocks + k_blocks;
+        const Matrix& matrix = is_q ? layer.q : is_k ? layer.k : layer.v;
+        const float* bias = is_q ? layer.q_bias : is_k ? layer.k_bias : layer.v_bias;
+        float* out = (is_q ? m.q : is_k ? m.k : m.v).data();
+        int stride = is_q ? m.q_stride : m.kv_stride;
+        int block = is_q ? i : is_k ? i - q_blocks : i - q_blocks - k_blocks;
+        f32x16 y[TILE_ROWS];
+        multiply_block(matrix, block, rows, tile, y);
+        f32x16 b = bias ? load<f32x16>(bias + block * LANES) : f32x16{};
+        for (int r = 0; r < rows; r++) store(out + (size_t)(row + r) * stride + block * LANES, y[r] + b);
+    });
+}
+
+// hidden += x Wᵀ
+static void add_linear(Model& m, const Matrix& matrix, const Activations& x) {
+    for_each_block(m.team, matrix.blocks(), x, [&](int block, int row, int rows, const GroupTile* tile) {
+        f32x16 y[TILE_ROWS];
+        multiply_block(matrix, block, rows, tile, y);
+        for (int r = 0; r < rows; r++) {
+            float* hidden = m.hidden.data() + (size_t)(row + r) * m.hidden_stride + block * LANES;
+            store(hidden, load<f32x16>(hidden) + y[r]);
+        }
+    });
+}
+
+// inner = silu(x Wgateᵀ) * (x Wupᵀ), quantized: two blocks of each make one group of what `down` reads.
+static void gate_up(Model& m, const Layer& layer) {
+    int blocks = layer.gate.blocks();
+    m.inner.resize(m.x.rows, m.config.intermediate_size);
+    for_each_block(m.team, ceil_div(blocks, 2), m.x, [&](int pair, int row, int rows, const GroupTile* tile) {
+        f32x16 product[2][TILE_ROWS] = {};
+        for (int i = 0; i < 2 && 2 * pair + i < blocks; i++) {
+            f32x16 gate[TILE_ROWS];
+            multiply_block(layer.gate, 2 * pair + i, rows, tile, gate);
+            multiply_block(layer.up, 2 * pair + i, rows, tile, product[i]);
+            for (int r = 0; r < rows; r++) product[i][r] *= silu(gate[r]);
+        }
+        GroupTile& out = m.inner.tile(row / TILE_ROWS)[pair];
+        for (int r = 0; r < rows; r++) quantize_group(product[0][r], product[1][r], out, r);
+    });
+}
+
+// out[row] = the logits of row `row` of x; `out` has vocab_size floats a row.
+static void project_logits(Model& m, const Activations& x, float* out) {
+    int vocab = m.config.vocab_size;
+    for_each_block(m.team, m.config.lm_head.blocks(), x, [&](int block, int row, int rows, const GroupTile* tile) {
+        f32x16 y[TILE_ROWS];
+        multiply_block(m.config.lm_head, block, rows, tile, y);
+        int left = vocab - block * LANES;
+        size_t size = (left < LANES ? left : LANES) * sizeof(float);
+        for (int r = 0; r < rows; r++) memcpy(out + (size_t)(row + r) * vocab + block * LANES, &y[r], size);
+    });
+}

@@ -1,0 +1,87 @@
+"""Decides whether a model is computed by the native kernels, and loads it for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import torch
+
+from mesh.errors import CorruptArtifact, DeadlineExceeded, InvalidInput, Unavailable, Unsupported
+from predictor.llm.loader import Progress, describe, open_model
+from predictor.llm.models.config import ModelConfig
+from predictor.llm.native.backend import NativeBackend
+from predictor.llm.native.compiler import FAST_CPU_FLAGS, build, cpu_flags
+from predictor.llm.native.library import NativeLibrary
+from predictor.llm.native.packing import ARCHITECTURES, pack_model
+from predictor.llm.settings import EngineSettings
+from predictor.llm.tokenizer import Tokenizer
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NativeModel:
+    """dtype: of most weights, and of activations, as in "q4_1+int8"."""
+
+    backend: NativeBackend
+    config: ModelConfig
+    tokenizer: Tokenizer
+    dtype: str
+
+
+def find_kernels(
+    path: Path,
+    settings: EngineSettings,
+    *,
+    flags: Callable[[], frozenset[str]] = cpu_flags,
+    compile_kernels: Callable[[Path], Path] = build,
+) -> NativeLibrary | None:
+    """The kernels for the model at `path`, or None where PyTorch is to compute it; then the log says why, once.
+
+    With backend "native" there is no way out: raises InvalidInput for settings that do not fit it, Unsupported or
+    Unavailable for what is missing.
+    """
+    if settings.backend == "torch" or (settings.backend == "auto" and (settings.device, settings.dtype) != _DEFAULTS):
+        return None
+    try:
+        _check(path, settings, flags())
+        return NativeLibrary(compile_kernels(Path(settings.cache_dir)))
+    except (Unsupported, Unavailable, DeadlineExceeded) as error:
+        if settings.backend == "native":
+            raise
+        _log.warning("native_backend_not_used", reason=error.message)
+        return None
+
+
+_DEFAULTS = ("cpu", "auto")
+
+
+def _check(path: Path, settings: EngineSettings, flags: frozenset[str]) -> None:
+    for field, value, needed in zip(("device", "dtype"), (settings.device, settings.dtype), _DEFAULTS, strict=True):
+        if value != needed:
+            raise InvalidInput(f"{field} is {value!r}; the native backend takes only {needed!r}", field=field)
+    missing = FAST_CPU_FLAGS - flags
+    if missing and settings.backend == "auto":
+        raise Unsupported(f"this CPU lacks {', '.join(sorted(missing))}: PyTorch is faster")
+    architecture = describe(path).architecture
+    if architecture not in ARCHITECTURES:
+        raise Unsupported(f"the native backend does not compute {architecture!r}")
+
+
+def load_native(path: Path, library: NativeLibrary, *, num_threads: int, progress: Progress) -> NativeModel:
+    """Reads a model whole. Raises NotFound, CorruptArtifact or Unsupported."""
+    # For the sampler: torch cuts a sum by the number of threads, and a second team would fight for the cores.
+    torch.set_num_threads(1)
+    with open_model(path) as source:
+        config = source.read_config()
+        tokenizer = source.read_tokenizer()
+        if tokenizer.vocab_size > config.vocab_size:
+            raise CorruptArtifact(
+                f"{path.name}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {config.vocab_size}"
+            )
+        with source.open_checkpoint(config, progress) as checkpoint:
+            packed = pack_model(library, config, checkpoint, num_threads)
+    return NativeModel(NativeBackend(library, config, packed, tokenizer.vocab_size), config, tokenizer, packed.dtype)

@@ -1,0 +1,74 @@
+"""From the hidden rows of a step to its results: which rows become logits, what is drawn and scored from them.
+
+Shared by the backends, so that they answer alike. Knows no model: logits come from a function of row numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from predictor.llm import sampler
+from predictor.llm.step import Chunk, ChunkResult, TokenLogprobs
+
+# Logits are computed for so many rows at once: memory stays bounded however long a scored prompt is, and oneDNN gives a
+# row the same bits in any batch up to this size.
+LOGIT_ROWS = 32
+
+# Numbers of rows of the step → float32 [rows, vocab_size], at most LOGIT_ROWS of them. Good until the next call.
+LogitsOf = Callable[[Sequence[int]], Tensor]
+
+_T = TypeVar("_T")
+
+
+def read_results(chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf) -> list[ChunkResult]:
+    """The results of a step, in the order of its chunks; first_rows says where each chunk starts."""
+    sampled = _sample(chunks, first_rows, logits_of)
+    scores = _score(chunks, first_rows, logits_of)
+    results = []
+    for i, chunk in enumerate(chunks):
+        token_id, logprobs = sampled.get(i, (None, None))
+        results.append(ChunkResult(chunk.sequence_id, token_id, logprobs, tuple(scores.get(i, ()))))
+    return results
+
+
+def _sample(
+    chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf
+) -> dict[int, tuple[int, TokenLogprobs | None]]:
+    """The next token of each chunk that asks for one, by the chunk's place in the plan."""
+    wanted = [
+        (i, first_rows[i] + len(chunk.token_ids) - 1, chunk.draw, chunk.context_len)
+        for i, chunk in enumerate(chunks)
+        if chunk.draw is not None
+    ]
+    results: dict[int, tuple[int, TokenLogprobs | None]] = {}
+    for batch in _batches(wanted):
+        places, rows, draws, positions = zip(*batch, strict=True)
+        logits = logits_of(rows)
+        token_ids = sampler.sample(logits, draws, positions)
+        logprobs = sampler.logprobs(logits, token_ids, [draw.params.num_logprobs for draw in draws])
+        results.update(zip(places, zip(token_ids, logprobs, strict=True), strict=True))
+    return results
+
+
+def _score(chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf) -> dict[int, list[TokenLogprobs]]:
+    """Log-probabilities of the wanted targets of each chunk that has any, by the chunk's place in the plan."""
+    wanted = [
+        (i, first_rows[i] + offset, target, chunk.num_score_logprobs)
+        for i, chunk in enumerate(chunks)
+        for offset, target in enumerate(chunk.score_targets)
+        if target != -1
+    ]
+    results: dict[int, list[TokenLogprobs]] = {}
+    for batch in _batches(wanted):
+        places, rows, targets, num_top = zip(*batch, strict=True)
+        for place, score in zip(places, sampler.logprobs(logits_of(rows), targets, num_top), strict=True):
+            assert score is not None
+            results.setdefault(place, []).append(score)
+    return results
+
+
+def _batches(wanted: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (wanted[start : start + LOGIT_ROWS] for start in range(0, len(wanted), LOGIT_ROWS))

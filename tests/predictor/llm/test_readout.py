@@ -1,0 +1,55 @@
+"""Which rows of a step become logits, and that every result finds its chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from predictor.llm.readout import LOGIT_ROWS, read_results
+from predictor.llm.step import Chunk, Draw, SamplingParams
+
+GREEDY = Draw(SamplingParams(temperature=0.0))
+VOCAB_SIZE = 5000
+
+
+class Rows:
+    """Logits of row r: token r is the likeliest."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def __call__(self, rows: Sequence[int]) -> torch.Tensor:
+        self.asked.append(tuple(rows))
+        return torch.nn.functional.one_hot(torch.tensor(rows), VOCAB_SIZE).float()
+
+
+def test_only_the_last_row_of_a_drawing_chunk_is_read() -> None:
+    rows = Rows()
+    chunks = [Chunk(7, (1, 2, 3), 0, (0,), GREEDY), Chunk(8, (1, 2), 0, (1,)), Chunk(9, (1,), 0, (2,), GREEDY)]
+
+    results = read_results(chunks, [0, 3, 5], rows)
+
+    assert rows.asked == [(2, 5)]
+    assert [(result.sequence_id, result.token_id) for result in results] == [(7, 2), (8, None), (9, 5)]
+
+
+def test_only_wanted_scores_are_read() -> None:
+    rows = Rows()
+    chunks = [Chunk(7, (1,), 0, (0,)), Chunk(8, (1, 2, 3), 0, (1,), score_targets=(11, -1, 13), num_score_logprobs=1)]
+
+    _, scored = read_results(chunks, [4, 10], rows)
+
+    assert rows.asked == [(10, 12)]
+    assert [(score.token_id, score.top[0][0]) for score in scored.scores] == [(11, 10), (13, 12)]
+
+
+def test_logits_are_asked_for_in_bounded_numbers() -> None:
+    rows = Rows()
+    count = 2 * LOGIT_ROWS + 3
+    chunks = [Chunk(i, (1,), 0, (i,), GREEDY) for i in range(count)]
+
+    results = read_results(chunks, list(range(count)), rows)
+
+    assert [len(asked) for asked in rows.asked] == [LOGIT_ROWS, LOGIT_ROWS, 3]
+    assert [result.token_id for result in results] == list(range(count))
