@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and its share done, 0 to 1."""
 
-TORCH_MODEL = "predictor.llm.factory:load_engine_model"
+PRODUCT_MODEL = "predictor.llm.factory:load_engine_model"
 
 
 @dataclass(frozen=True, slots=True)

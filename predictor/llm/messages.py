@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mesh.errors import MeshError
 from mesh.logs import LogSettings
-from predictor.llm.factory import TORCH_MODEL, ModelFacts
+from predictor.llm.factory import PRODUCT_MODEL, ModelFacts
 from predictor.llm.inspection import Inspection
 from predictor.llm.limits import EngineLimits
 from predictor.llm.outputs import EngineOutput, EngineStats
@@ -24,7 +24,7 @@ class EngineSpec:
 
     path: Path
     settings: EngineSettings = field(default_factory=EngineSettings)
-    factory: str = TORCH_MODEL
+    factory: str = PRODUCT_MODEL
     logs: LogSettings = field(default_factory=LogSettings)
 
 

@@ -19,7 +19,7 @@ from mesh.context import current, new_request_id
 from mesh.errors import InvalidInput, Overloaded
 from mesh.logs import get_logger
 from predictor.llm.client import EngineClient
-from predictor.llm.factory import TORCH_MODEL, make_guides
+from predictor.llm.factory import PRODUCT_MODEL, make_guides
 from predictor.llm.guide import GuideSpec
 from predictor.llm.guides.maker import LlguidanceGuides
 from predictor.llm.messages import EngineSpec
@@ -70,7 +70,7 @@ class LlmRuntime:
     def __init__(
         self,
         draw_seed: Callable[[], int] = draw_seed,
-        factory: str = TORCH_MODEL,
+        factory: str = PRODUCT_MODEL,
         read_tokenizer: Callable[[Path], Tokenizer] = read_tokenizer,
         make_guides: Callable[[Tokenizer], LlguidanceGuides | None] = make_guides,
     ) -> None:
