@@ -72,7 +72,9 @@ class ModelLoader:
         if digest is None:
             digest = await asyncio.to_thread(artifact_digest, path)
         try:
-            artifact = ModelArtifact(spec.name, spec.version, path, digest, spec.options, self._logs)
+            artifact = ModelArtifact(
+                spec.name, spec.version, path, digest, spec.options, self._logs, cache_dir=self._cache_dir
+            )
             await runtime.load(artifact, progress, on_health)
             progress("warm", 0, 1)
             await runtime.warm()

@@ -60,6 +60,7 @@ class ModelArtifact:
 
     options: the deployment's settings of the runtime, by name; unknown ones are an error.
     logs: how a process that the runtime starts is to log.
+    cache_dir: where the runtime may keep what it makes anew when it is gone; None leaves the place to it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ModelArtifact:
     digest: str
     options: Mapping[str, str] = field(default_factory=dict)
     logs: LogSettings = field(default_factory=LogSettings)
+    cache_dir: Path | None = None
 
 
 @runtime_checkable

@@ -55,6 +55,12 @@ METADATA = ModelMetadata(
 MAX_GUIDE_CHECKS = 32
 
 
+def engine_settings(artifact: ModelArtifact) -> EngineSettings:
+    """The settings that the deployment's options say; compiled kernels go to the artifact's cache unless they do."""
+    place = {} if artifact.cache_dir is None else {"cache_dir": str(artifact.cache_dir)}
+    return read_options({**place, **artifact.options}, EngineSettings)
+
+
 def draw_seed() -> int:
     """A seed that every JSON reader takes exactly: below 2^53."""
     return secrets.randbits(53)
@@ -106,7 +112,7 @@ class LlmRuntime:
         )
 
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
-        self._settings = read_options(artifact.options, EngineSettings)
+        self._settings = engine_settings(artifact)
         progress("tokenizer", 0, 1)
         self._tokenizer = await asyncio.to_thread(self._read_tokenizer, artifact.path)
         self._guides = await asyncio.to_thread(self._make_guides, self._tokenizer)

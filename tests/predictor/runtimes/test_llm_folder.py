@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mesh.errors import CorruptArtifact
+from predictor.llm.settings import EngineSettings
 from predictor.runtimes.base import ModelArtifact
-from predictor.runtimes.llm import LlmRuntime
+from predictor.runtimes.llm import LlmRuntime, engine_settings
 from tests.predictor.llm.model_folders import CHATML, write_folder
 
 OPTIONS = {"dtype": "float32", "num_threads": "1", "kv_cache_bytes": str(2**24)}
@@ -63,3 +65,11 @@ async def test_a_folder_with_a_broken_tokenizer_is_corrupt(tmp_path: Path) -> No
     with pytest.raises(CorruptArtifact, match=r"tokenizer\.json: not valid JSON"):
         await load(runtime, tmp_path)
     await runtime.unload()
+
+
+def test_kernels_are_kept_where_the_predictor_keeps_what_it_fetches(tmp_path: Path) -> None:
+    artifact = ModelArtifact("tiny", "1", tmp_path, "0" * 64, OPTIONS, cache_dir=tmp_path / "cache")
+
+    assert engine_settings(artifact).cache_dir == str(tmp_path / "cache")
+    assert engine_settings(replace(artifact, options={"cache_dir": "/elsewhere"})).cache_dir == "/elsewhere"
+    assert engine_settings(replace(artifact, cache_dir=None)).cache_dir == EngineSettings().cache_dir
