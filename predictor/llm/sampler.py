@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from predictor.llm.logit_adjustments import adjust
+from predictor.llm.splitmix import GOLDEN, MIX_1, MIX_2, WORD, mix
 from predictor.llm.step import Draw, SamplingParams, TokenLogprobs
 
 # Letters: R rows (one per sequence), V vocabulary.
@@ -31,10 +32,11 @@ def sample(logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]) -> l
     token_ids: list[int] = logits.argmax(dim=-1).tolist()
     # Row by row: one row's temporaries stay in the cache, and a row cannot feel its neighbours.
     for row, (draw, position) in enumerate(zip(draws, positions, strict=True)):
-        adjusted = adjust(logits[row], draw)
+        plain = logits[row]
+        adjusted = adjust(plain, draw)
         if draw.params.temperature > 0:
             token_ids[row] = _draw(adjusted, draw.params, position)
-        elif not _is_plain(draw):
+        elif adjusted is not plain:
             token_ids[row] = int(adjusted.argmax())
     return token_ids
 
@@ -59,11 +61,6 @@ def logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[int]) -
         likeliest = zip(top_ids[i][: num_top[row]], top_logprobs[i][: num_top[row]], strict=True)
         results[row] = TokenLogprobs(token_ids[row], chosen[i], tuple(likeliest))
     return results
-
-
-def _is_plain(draw: Draw) -> bool:
-    """Whether the logits are as the model gave them."""
-    return draw.allowed is None and not (draw.banned or draw.params.logit_bias or draw.params.has_penalties)
 
 
 def _draw(logits: Tensor, params: SamplingParams, position: int) -> int:
@@ -102,30 +99,18 @@ def _rank_threshold(scaled: Tensor, params: SamplingParams) -> float:
     return float(ranked[min(num_kept, num_ranked) - 1])
 
 
-_WORD = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-
-
 def _stream(seed: int, position: int) -> int:
     """Where the noise of (seed, position) starts, as a signed 64-bit integer."""
-    word = _mix((seed + _GOLDEN) & _WORD)
-    return _signed(_mix((word + (position + 1) * _GOLDEN) & _WORD))
-
-
-def _mix(word: int) -> int:
-    """SplitMix64's finalizer (Steele et al., 2014): every input bit moves every output bit."""
-    word = (word ^ word >> 30) * _MIX_1 & _WORD
-    word = (word ^ word >> 27) * _MIX_2 & _WORD
-    return word ^ word >> 31
+    word = mix((seed + GOLDEN) & WORD)
+    return _signed(mix((word + (position + 1) * GOLDEN) & WORD))
 
 
 def _gumbel_noise(stream: int, token_ids: Tensor) -> Tensor:
-    """Gumbel noise, float64, for each token id (int64) of a stream: `_mix` of the two, with int64 tensors."""
-    word = (token_ids * _signed(_GOLDEN)).add_(stream)
+    """Gumbel noise, float64, for each token id (int64) of a stream: `mix` of the two, with int64 tensors."""
+    word = (token_ids * _signed(GOLDEN)).add_(stream)
     # torch has no unsigned 64-bit arithmetic: products wrap alike, and shifts are masked so that they bring in zeros.
-    word.bitwise_xor_((word >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(_MIX_1))
-    word.bitwise_xor_((word >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(_MIX_2))
+    word.bitwise_xor_((word >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(MIX_1))
+    word.bitwise_xor_((word >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(MIX_2))
     word.bitwise_xor_((word >> 31).bitwise_and_((1 << 33) - 1))
     # 52 bits and a half: never 0, never 1.
     uniform = (word >> 12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from predictor.llm.guide import GuideSpec
+from predictor.llm.splitmix import GOLDEN, WORD, mix
 from predictor.llm.step import Draw, SamplingParams
 
 
@@ -209,17 +210,9 @@ class Sequence:
         return tuple(self.token_ids[len(self.token_ids) - num_before :]) == word[:-1]
 
 
-_WORD = (1 << 64) - 1
-
-
 def output_seed(seed: int, index: int) -> int:
     """Seed of output `index` of a request: the first has the request's own, the others lie far from it and each other.
 
-    SplitMix64 (Steele et al., 2014), `index` steps from `seed`.
+    SplitMix64, `index` steps from `seed`.
     """
-    if index == 0:
-        return seed
-    word = (seed + index * 0x9E3779B97F4A7C15) & _WORD
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _WORD
-    word = (word ^ word >> 27) * 0x94D049BB133111EB & _WORD
-    return word ^ word >> 31
+    return mix((seed + index * GOLDEN) & WORD) if index else seed
