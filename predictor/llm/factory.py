@@ -20,6 +20,7 @@ from predictor.llm.settings import EngineSettings
 
 if TYPE_CHECKING:
     from predictor.llm.guides.maker import LlguidanceGuides
+    from predictor.llm.models.config import ModelConfig
     from predictor.llm.tokenizer import Tokenizer
 
 Progress = Callable[[str, float], None]
@@ -76,14 +77,7 @@ def load_engine_model(path: Path, settings: EngineSettings, progress: Progress) 
         num_threads=settings.num_threads or num_usable_cpus(),
         progress=lambda done, total: progress("weights", done / max(total, 1)),
     )
-    facts = ModelFacts(
-        architecture=loaded.config.architecture,
-        num_layers=loaded.config.num_layers,
-        vocab_size=loaded.tokenizer.vocab_size,
-        max_context_tokens=loaded.config.max_context_tokens,
-        dtype=loaded.dtype,
-    )
-    return EngineModel(loaded.backend, loaded.tokenizer, facts, guides=make_guides(loaded.tokenizer))
+    return _engine_model(loaded.backend, loaded.config, loaded.tokenizer, loaded.dtype)
 
 
 def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -> EngineModel:
@@ -101,17 +95,25 @@ def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -
         progress=lambda done, total: progress("weights", done / max(total, 1)),
     )
     device = loaded.device
-    facts = ModelFacts(
-        architecture=loaded.config.architecture,
-        num_layers=loaded.config.num_layers,
-        vocab_size=loaded.tokenizer.vocab_size,
-        max_context_tokens=loaded.config.max_context_tokens,
-        dtype=str(loaded.dtype).removeprefix("torch."),
-    )
-    model = EngineModel(TorchBackend(loaded), loaded.tokenizer, facts, guides=make_guides(loaded.tokenizer))
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    model = _engine_model(TorchBackend(loaded), loaded.config, loaded.tokenizer, dtype)
     if device.type == "cuda":
         return replace(model, free_bytes=lambda: int(torch.cuda.mem_get_info(device)[0]))
     return model
+
+
+def _engine_model(backend: Backend, config: ModelConfig, tokenizer: Tokenizer, dtype: str) -> EngineModel:
+    facts = ModelFacts(
+        architecture=config.architecture,
+        num_layers=config.num_layers,
+        vocab_size=tokenizer.vocab_size,
+        max_context_tokens=config.max_context_tokens,
+        dtype=dtype,
+    )
+    guides = make_guides(tokenizer)
+    if guides is not None:
+        guides.warm_up()  # here, and not when the first guided request holds up the others
+    return EngineModel(backend, tokenizer, facts, guides=guides)
 
 
 def make_guides(tokenizer: Tokenizer) -> LlguidanceGuides | None:

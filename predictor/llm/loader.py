@@ -49,6 +49,15 @@ class ModelSource:
     read_tokenizer: Callable[[], Tokenizer]
     open_checkpoint: Callable[[ModelConfig, Progress], AbstractContextManager[Checkpoint]]
 
+    def read_matching(self, name: str) -> tuple[ModelConfig, Tokenizer]:
+        """Configuration and tokenizer; CorruptArtifact, in the `name` of the model, when they do not fit together."""
+        config, tokenizer = self.read_config(), self.read_tokenizer()
+        if tokenizer.vocab_size > config.vocab_size:
+            raise CorruptArtifact(
+                f"{name}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {config.vocab_size}"
+            )
+        return config, tokenizer
+
 
 @contextmanager
 def open_model(path: Path) -> Iterator[ModelSource]:
@@ -87,12 +96,7 @@ def load_model(
         raise InvalidInput(f"num_threads is {num_threads}; it must be at least 1", field="num_threads")
     torch.set_num_threads(num_threads)
     with open_model(path) as source, torch.inference_mode():
-        config = source.read_config()
-        tokenizer = source.read_tokenizer()
-        if tokenizer.vocab_size > config.vocab_size:
-            raise CorruptArtifact(
-                f"{path.name}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {config.vocab_size}"
-            )
+        config, tokenizer = source.read_matching(path.name)
         with source.open_checkpoint(config, progress) as checkpoint:
             model = find_architecture(config.architecture)(config, checkpoint, torch_dtype, torch_device)
     return LoadedModel(config, model, tokenizer, torch_dtype, torch_device)

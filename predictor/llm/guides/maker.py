@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cached_property
 from threading import Lock
 
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from predictor.llm.guide import Guide, GuideSpec
 from predictor.llm.guides.grammar import grammar_text, refuse
@@ -35,11 +36,14 @@ class LlguidanceGuides:
     ) -> None:
         """max_compiled: grammars that are kept for the next guide of the same spec."""
         self._vocabulary = vocabulary
-        self._tokenizer = build_llguidance_tokenizer(vocabulary)
         self._compiled: OrderedDict[GuideSpec, LLMatcher] = OrderedDict()
         self._max_compiled = max_compiled
         self._lock = Lock()
         self._trial = Trial(vocabulary, trial_limits or TrialLimits())
+
+    def warm_up(self) -> None:
+        """Build what the first `start` would otherwise wait for. `check` needs none of it in this process."""
+        _ = self._tokenizer
 
     def check(self, spec: GuideSpec, /) -> None:
         """Raise InvalidInput when no guide of `spec` can be made, or none that leads anywhere. Blocks: for a thread.
@@ -64,6 +68,10 @@ class LlguidanceGuides:
     def close(self) -> None:
         """End the process of `check`, if there is one."""
         self._trial.close()
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        return build_llguidance_tokenizer(self._vocabulary)
 
     def _compile(self, spec: GuideSpec) -> LLMatcher:
         matcher = LLMatcher(self._tokenizer, grammar_text(spec), log_level=0, limits=_LIMITS)

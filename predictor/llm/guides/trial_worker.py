@@ -70,6 +70,7 @@ def main(fileno: int) -> None:
     limits: TrialLimits
     vocabulary, limits = pipe.recv()
     guides = LlguidanceGuides(vocabulary, max_compiled=1)
+    guides.warm_up()  # what it takes comes before the bound
     _bound_memory(limits)
     threading.stack_size(limits.stack_bytes)
     while True:

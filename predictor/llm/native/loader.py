@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import torch
 
-from mesh.errors import CorruptArtifact, DeadlineExceeded, InvalidInput, Unavailable, Unsupported
+from mesh.errors import DeadlineExceeded, InvalidInput, Unavailable, Unsupported
 from predictor.llm.loader import Progress, describe, open_model
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.native.backend import NativeBackend
@@ -76,12 +76,7 @@ def load_native(path: Path, library: NativeLibrary, *, num_threads: int, progres
     # For the sampler: torch cuts a sum by the number of threads, and a second team would fight for the cores.
     torch.set_num_threads(1)
     with open_model(path) as source:
-        config = source.read_config()
-        tokenizer = source.read_tokenizer()
-        if tokenizer.vocab_size > config.vocab_size:
-            raise CorruptArtifact(
-                f"{path.name}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {config.vocab_size}"
-            )
+        config, tokenizer = source.read_matching(path.name)
         with source.open_checkpoint(config, progress) as checkpoint:
             packed = pack_model(library, config, checkpoint, num_threads)
     return NativeModel(NativeBackend(library, config, packed, tokenizer.vocab_size), config, tokenizer, packed.dtype)
