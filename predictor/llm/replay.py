@@ -15,6 +15,7 @@ from predictor.llm.backend import Backend
 from predictor.llm.factory import EngineModel
 from predictor.llm.step import ChunkResult
 from predictor.llm.step_json import RecordedStep, RecordingHead, read_steps
+from predictor.llm.step_text import counted
 
 
 def replay(model: EngineModel, recording: TextIO, out: TextIO) -> bool:
@@ -32,7 +33,7 @@ def replay(model: EngineModel, recording: TextIO, out: TextIO) -> bool:
         _check_context(model, step)
         num_steps += 1
         differences = _differences(model.backend, step)
-        tokens = f"{step.plan.num_tokens} token{'' if step.plan.num_tokens == 1 else 's'}"
+        tokens = counted(step.plan.num_tokens, "token")
         out.write(f"step {step.plan.step_id}: {tokens}, {'DIFFERENT' if differences else 'same'}\n")
         out.writelines(f"  {difference}\n" for difference in differences)
         if differences:
