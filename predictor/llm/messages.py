@@ -71,8 +71,8 @@ class Loading:
 class EngineInfo:
     """What a loaded engine is. `limits` holds for every request.
 
-    is_deterministic: it was tried on this machine that, with a seed, a request's tokens do not depend on what else the
-        engine does; or the engine computes one token at a time, so that they cannot.
+    is_proved_deterministic: it was tried on this machine that, with a seed, a request's tokens do not depend on what
+        else the engine does; or the engine computes one token at a time, so that they cannot.
     """
 
     facts: ModelFacts
@@ -80,7 +80,7 @@ class EngineInfo:
     num_blocks: int
     block_size: int
     kv_cache_bytes: int
-    is_deterministic: bool
+    is_proved_deterministic: bool
 
 
 @dataclass(frozen=True, slots=True)

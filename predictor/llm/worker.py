@@ -111,7 +111,7 @@ def load(spec: EngineSpec, send: Callable[[Message], None]) -> Engine | None:
         kv_cache_tokens=info.num_blocks * info.block_size,
         kv_cache_bytes=info.kv_cache_bytes,
         max_context_tokens=info.limits.max_context_tokens,
-        is_deterministic=info.is_deterministic,
+        is_proved_deterministic=info.is_proved_deterministic,
     )
     send(Ready(info))
     return engine

@@ -105,12 +105,12 @@ def requests_of_all_kinds() -> list[GenerationRequest | ScoreRequest]:
     return requests
 
 
-def test_the_engine_finds_out_by_itself_that_this_machine_is_deterministic(small: Loaded) -> None:
+def test_the_engine_finds_out_by_itself_that_this_machine_is_proved_deterministic(small: Loaded) -> None:
     settings = replace(small.settings, deterministic=True)
 
     engine, info = build_engine(small.model, EngineSpec(small.path, settings))
 
-    assert info.is_deterministic
+    assert info.is_proved_deterministic
     engine.add(GenerationRequest("r", prompt(20), SEEDED, 1))
     engine.step()
     assert engine.stats().num_last_step_tokens == 20, "it would compute one token at a time if it had to"
