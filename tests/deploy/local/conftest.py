@@ -90,7 +90,7 @@ class FakeMesh:
         self,
         *specs: ServiceSpec,
         start_s: float = 30.0,
-        stop_s: float = 5.0,
+        stop_s: float = 30.0,
         reminder_s: float = 0.2,
         impatient_s: float = 0.0,
         backoff: BackoffPolicy | None = None,

@@ -56,6 +56,8 @@ def main() -> None:
         return
     serve(arguments, stopping)
     say("stopped", at=time.time())
+    # Not through the interpreter's own end, which waits for the threads of gRPC's server for as long as they like.
+    os._exit(0)
 
 
 def serve(arguments: argparse.Namespace, stopping: threading.Event) -> None:
@@ -96,7 +98,7 @@ def serve(arguments: argparse.Namespace, stopping: threading.Event) -> None:
                 is_quiet = not is_quiet
                 servicer.set("", NOT_SERVING if is_quiet else SERVING)
     stopping.wait()
-    server.stop(0.1).wait()
+    server.stop(0.1).wait(2.0)
 
 
 if __name__ == "__main__":
