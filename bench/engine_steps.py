@@ -1,8 +1,9 @@
 """How long one step takes: the native backend against PyTorch's, in one process, turn by turn (A B A B).
 
-    python -m bench.engine_steps [--model FILE] [--rounds N] [--peer torch|none]
+    python -m bench.engine_steps [--model FILE] [--rounds N] [--peer torch|bfloat16|none]
 
-No server and no scheduler: step plans as the engine would make them, greedy. Prints the median of the rounds and their
+Or, as peer, the native backend with its KV cache in bfloat16 instead of int8. No server and no scheduler: step plans as
+the engine would make them, greedy. Prints the median of the rounds and their
 range in ms, the ratio of the medians, and where the native steps spend their time. A busy machine makes ranges wide:
 read the ratio, not the figure.
 """
@@ -62,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, help="a GGUF file or a model folder; SmolLM2-135M when left out")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peer", choices=("torch", "none"), default="torch")
+    parser.add_argument("--peer", choices=("torch", "bfloat16", "none"), default="torch")
     parser.add_argument("--num-threads", type=int, default=0)
     args = parser.parse_args()
     path = args.model or smollm2()
@@ -82,7 +83,8 @@ def smollm2() -> Path:
 
 def load(name: str, path: Path, num_threads: int) -> EngineModel:
     before, start = peak_memory_mb(), time.monotonic()
-    model = load_engine_model(path, EngineSettings(backend=name, num_threads=num_threads), lambda stage, share: None)
+    kind = {"backend": "native", "kv_cache_dtype": name} if name == "bfloat16" else {"backend": name}
+    model = load_engine_model(path, EngineSettings(**kind, num_threads=num_threads), lambda stage, share: None)
     model.backend.warm_up()
     model.backend.allocate(max(workload.num_blocks for workload in WORKLOADS), BLOCK_SIZE)
     seconds, now = time.monotonic() - start, peak_memory_mb()

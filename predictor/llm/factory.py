@@ -31,13 +31,17 @@ PRODUCT_MODEL = "predictor.llm.factory:load_engine_model"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """dtype: of weights and activations. max_context_tokens: what the weights were made for."""
+    """dtype: of weights and activations. max_context_tokens: what the weights were made for.
+
+    kv_cache_dtype: of keys and values; "" where it is `dtype`.
+    """
 
     architecture: str
     num_layers: int
     vocab_size: int
     max_context_tokens: int
     dtype: str
+    kv_cache_dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,10 @@ def load_engine_model(path: Path, settings: EngineSettings, progress: Progress) 
         path,
         library,
         num_threads=settings.num_threads or num_usable_cpus(),
+        kv_cache_dtype=settings.kv_cache_dtype,
         progress=lambda done, total: progress("weights", done / max(total, 1)),
     )
-    return _engine_model(loaded.backend, loaded.config, loaded.tokenizer, loaded.dtype)
+    return _engine_model(loaded.backend, loaded.config, loaded.tokenizer, loaded.dtype, loaded.kv_cache_dtype)
 
 
 def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -> EngineModel:
@@ -102,13 +107,16 @@ def load_torch_model(path: Path, settings: EngineSettings, progress: Progress) -
     return model
 
 
-def _engine_model(backend: Backend, config: ModelConfig, tokenizer: Tokenizer, dtype: str) -> EngineModel:
+def _engine_model(
+    backend: Backend, config: ModelConfig, tokenizer: Tokenizer, dtype: str, kv_cache_dtype: str = ""
+) -> EngineModel:
     facts = ModelFacts(
         architecture=config.architecture,
         num_layers=config.num_layers,
         vocab_size=tokenizer.vocab_size,
         max_context_tokens=config.max_context_tokens,
         dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
     )
     guides = make_guides(tokenizer)
     if guides is not None:

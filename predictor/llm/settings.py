@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mesh.errors import InvalidInput
 
 BACKENDS = ("auto", "torch", "native")
+KV_CACHE_DTYPES = ("auto", "bfloat16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class EngineSettings:
         "auto" as well and compiler, CPU and architecture allow it, else torch.
     dtype: of weights and activations in torch, "auto" takes what the loader finds best. The native backend keeps the
         4-bit and 8-bit weights of a file as they are, and takes no other dtype than "auto".
+    kv_cache_dtype: of keys and values; "auto" takes int8 in the native backend and `dtype` in torch, which takes no
+        other.
     device: "cpu", "cuda" or "cuda:<index>".
     cache_dir: folder of the artifact cache, in which compiled kernels are kept.
     num_threads: threads that compute; 0 takes every CPU that this process may use.
@@ -41,6 +44,7 @@ class EngineSettings:
 
     backend: str = "auto"
     dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
     device: str = "cpu"
     cache_dir: str = "~/.cache/meshserve"
     num_threads: int = 0
@@ -62,8 +66,16 @@ class EngineSettings:
     max_restart_delay_s: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise InvalidInput(f"backend is {self.backend!r}; it must be one of {', '.join(BACKENDS)}", field="backend")
+        for field, choices in (("backend", BACKENDS), ("kv_cache_dtype", KV_CACHE_DTYPES)):
+            if getattr(self, field) not in choices:
+                raise InvalidInput(
+                    f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(choices)}", field=field
+                )
+        if self.backend == "torch" and self.kv_cache_dtype != "auto":
+            raise InvalidInput(
+                f"kv_cache_dtype is {self.kv_cache_dtype!r}; the torch backend keeps keys and values in its dtype",
+                field="kv_cache_dtype",
+            )
         for field, low in _LOWEST.items():
             if not getattr(self, field) >= low:
                 raise InvalidInput(f"{field} is {getattr(self, field)}; it must be at least {low}", field=field)

@@ -149,7 +149,7 @@ class LlmRuntime:
             num_blocks=info.num_blocks,
             block_size=info.block_size,
             size_bytes=info.kv_cache_bytes,
-            dtype=info.facts.dtype,
+            dtype=info.facts.kv_cache_dtype or info.facts.dtype,
             enable_prefix_caching=self._settings.enable_prefix_caching,
         )
 

@@ -5,68 +5,54 @@
 // all rows of its task (grouped-query attention, Ainslie et al., 2023). Scores, softmax and the weighted sum of a row go
 // over the keys in the order of their positions, whatever the other rows of the task, so a row's bits are its own. Keys
 // after a query are never weighed, and slots that its sequence has not written are never read as values.
-// Everything is bfloat16 but the sums and the exponential: queries and weights are rounded to it, as keys and values are.
+//
+// Here is what both forms of the cache have in common: how blocks and tasks are cut. kv_bfloat16.h and kv_int8.h say how
+// keys, values and queries lie in memory, and compute.
 #pragma once
 
 #include "quantize.h"
 
-// One layer's cache. A block holds, for each KV head, the keys as [head_dim / 2][slots][2] and the values as
-// [pairs of slots][dims][2]; `slots` and `dims` are padded to whole vectors. Keys lie transposed, so that a vector holds
-// two dimensions of sixteen positions and the scores of sixteen positions come out without a sum over lanes.
+enum KvFormat : int32_t { KV_BFLOAT16 = 0, KV_INT8 = 1 };
+
+// How one layer's cache is cut. A block holds `head_bytes` for each KV head; `slots` and `dims` are padded to vectors.
 struct CacheShape {
-    int block_size, num_kv_heads, head_dim;
+    int32_t format, block_size, num_kv_heads, head_dim;
 
     int slots() const { return round_up(block_size, LANES); }
     int dims() const { return round_up(head_dim, LANES); }
-    size_t key_elements() const { return (size_t)head_dim * slots(); }
-    size_t head_elements() const { return key_elements() + (size_t)round_up(block_size, 2) * dims(); }
-    size_t block_elements() const { return num_kv_heads * head_elements(); }
-    uint16_t* keys(uint16_t* layer, int block, int kv_head) const {
-        return layer + block * block_elements() + kv_head * head_elements();
-    }
-    uint16_t* values(uint16_t* layer, int block, int kv_head) const {
-        return keys(layer, block, kv_head) + key_elements();
+    size_t head_bytes() const;
+    size_t block_bytes() const { return num_kv_heads * head_bytes(); }
+    // How far one query head lies from the next, in the form in which the scores read it.
+    size_t query_bytes() const;
+    uint8_t* head(uint8_t* layer, int block, int kv_head) const {
+        return layer + block * block_bytes() + kv_head * head_bytes();
     }
 };
-
-static inline void write_key_value(const CacheShape& shape, uint16_t* layer, int block, int slot, int kv_head,
-                                   const float* key, const float* value) {
-    uint16_t* keys = shape.keys(layer, block, kv_head) + 2 * slot;
-    uint16_t* values = shape.values(layer, block, kv_head) + (size_t)(slot / 2) * 2 * shape.dims() + slot % 2;
-    for (int first = 0; first < shape.head_dim; first += LANES) {
-        int count = shape.head_dim - first < LANES ? shape.head_dim - first : LANES;
-        f32x16 k = {}, v = {};
-        memcpy(&k, key + first, count * sizeof(float));
-        memcpy(&v, value + first, count * sizeof(float));
-        u16x16 k16 = __builtin_convertvector(to_bf16(k), u16x16), v16 = __builtin_convertvector(to_bf16(v), u16x16);
-        uint16_t k_lanes[LANES], v_lanes[LANES];
-        store(k_lanes, k16);
-        store(v_lanes, v16);
-        for (int i = 0; i < count; i++) {
-            int d = first + i;
-            keys[(size_t)(d / 2) * 2 * shape.slots() + d % 2] = k_lanes[i];
-            values[2 * d] = v_lanes[i];
-        }
-    }
-}
 
 constexpr int MAX_ROWS = 12;
 
 // Up to MAX_ROWS query heads that read the same keys and values.
-// queries: scaled by 1 / sqrt(head_dim), head_dim / 2 pairs of bfloat16 each. outputs: head_dim floats each.
+// queries: in the cache's form, see `write_query`. outputs: head_dim floats each.
 // num_keys: how many positions each row sees, never falling.
 // scores: scratch, `stride` floats for each row, at least all segments of the table.
+// interleaved: scratch for the queries of all rows, `query_bytes` each.
 struct AttentionTask {
+    AttentionTask(const CacheShape& of_cache, uint8_t* layer, int kv_head)
+        : shape(&of_cache),
+          first_head(layer + kv_head * of_cache.head_bytes()),
+          block_bytes(of_cache.block_bytes()) {}
+
     const CacheShape* shape;
-    uint16_t* layer;
+    const uint8_t* first_head;  // of block 0
+    size_t block_bytes;
     const int32_t* block_table;
-    int kv_head;
     int rows;
-    const uint32_t* queries[MAX_ROWS];
+    const uint8_t* queries[MAX_ROWS];
     float* outputs[MAX_ROWS];
     int num_keys[MAX_ROWS];
     float* scores;
     size_t stride;
+    uint8_t* interleaved;
 
     int last_num_keys() const { return num_keys[rows - 1]; }
     int segments_per_block() const { return shape->slots() / LANES; }
@@ -75,137 +61,78 @@ struct AttentionTask {
         int full = keys / shape->block_size * segments_per_block();
         return full + ceil_div(keys % shape->block_size, LANES);
     }
-    const uint16_t* segment_keys(int segment) const {
-        int per_block = segments_per_block();
-        return shape->keys(layer, block_table[segment / per_block], kv_head) + segment % per_block * 2 * LANES;
-    }
-    // How many slots of a segment hold positions before `keys`.
-    int valid_slots(int segment, int keys) const {
-        int per_block = segments_per_block(), offset = segment % per_block * LANES;
-        int in_block = keys - segment / per_block * shape->block_size;
-        int valid = (in_block < shape->block_size ? in_block : shape->block_size) - offset;
-        return valid < 0 ? 0 : valid > LANES ? LANES : valid;
+    const uint8_t* head(int block) const { return first_head + block_table[block] * block_bytes; }
+
+    // Calls f(segment, its block, its first slot in the block, how many of its slots hold positions before `keys`).
+    template <typename F>
+    void for_each_segment(int keys, F f) const {
+        int per_block = segments_per_block(), size = shape->block_size;
+        for (int block = 0; block * size < keys; block++) {
+            int left = keys - block * size < size ? keys - block * size : size;
+            for (int slot = 0; slot < left; slot += LANES)
+                f(block * per_block + slot / LANES, block, slot, left - slot < LANES ? left - slot : LANES);
+        }
     }
 };
 
-// Scores of R rows with S segments of keys.
-template <int R, int S>
-static inline void score_segments(const AttentionTask& task, int segment) {
-    f32x16 sums[R][S] = {};
-    const uint16_t* keys[S];
-    for (int s = 0; s < S; s++) keys[s] = task.segment_keys(segment + s);
-    size_t step = 2 * task.shape->slots();
-    for (int pair = 0; pair < task.shape->head_dim / 2; pair++) {
-        u32x16 k[S];
-        for (int s = 0; s < S; s++) k[s] = load<u32x16>(keys[s] + pair * step);
-        for (int r = 0; r < R; r++)
-            for (int s = 0; s < S; s++) sums[r][s] = dot2_bf16(sums[r][s], k[s], task.queries[r][pair]);
+// Where a segment's keys lie.
+struct SegmentPlace {
+    int block, slot;
+
+    // A segment past the last one is taken for the last: for what is only fetched ahead.
+    SegmentPlace(const AttentionTask& task, int segment, int end) : block(segment < end ? segment : end - 1), slot(0) {
+        // Most caches have one segment in a block: then nothing is divided.
+        if (int per_block = task.segments_per_block(); per_block > 1) {
+            slot = block % per_block * LANES;
+            block /= per_block;
+        }
     }
+};
+
+// Lays units of the R queries side by side: what an inner loop reads next lies next to it, at a fixed distance.
+template <typename Unit, int R>
+static inline void interleave_queries(const AttentionTask& task, int num_units) {
     for (int r = 0; r < R; r++)
-        for (int s = 0; s < S; s++) store(task.scores + r * task.stride + (segment + s) * LANES, sums[r][s]);
+        for (int i = 0; i < num_units; i++)
+            memcpy(task.interleaved + (i * R + r) * sizeof(Unit), task.queries[r] + i * sizeof(Unit), sizeof(Unit));
 }
 
-template <int R>
-static void score(const AttentionTask& task) {
-    // Few rows take several segments at once, so that their sums do not wait for each other.
-    constexpr int S = R <= 3 ? 4 : R <= 6 ? 2 : 1;
-    int segment = 0, end = task.num_segments(task.last_num_keys());
-    for (; segment + S <= end; segment += S) score_segments<R, S>(task, segment);
-    for (; segment < end; segment++) score_segments<R, 1>(task, segment);
+// Sixteen floats from `first` on, zeros after `size`.
+static inline f32x16 load_part(const float* x, int first, int size) {
+    if (size - first >= LANES) return load<f32x16>(x + first);
+    f32x16 part = {};
+    memcpy(&part, x + first, (size - first) * sizeof(float));
+    return part;
 }
 
-// Scores of a row into weights, not yet divided by their sum; returns the sum. Slots that are not its own weigh 0. The
-// weights are bfloat16 and take the first half of the memory of the scores.
-static float weigh(const AttentionTask& task, int row) {
-    float* scores = task.scores + row * task.stride;
-    uint16_t* weights = (uint16_t*)scores;
-    int keys = task.num_keys[row], end = task.num_segments(keys), all = task.num_segments(task.last_num_keys());
-    const i32x16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const i32x16 LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// Puts the lanes of a row's scores that are no keys of its own to -inf, and returns the largest score.
+static float mask_scores(const AttentionTask& task, float* scores, int keys) {
     f32x16 largest = splat(-INFINITY);
-    for (int segment = 0; segment < end; segment++) {
+    task.for_each_segment(keys, [&](int segment, int, int, int valid) {
         f32x16 s = load<f32x16>(scores + segment * LANES);
-        int valid = task.valid_slots(segment, keys);
         if (valid < LANES) {
-            s = lane < valid ? s : splat(-INFINITY);
+            s = LANE < valid ? s : splat(-INFINITY);
             store(scores + segment * LANES, s);
         }
         largest = maximum(s, largest);
-    }
-    f32x16 top = splat(largest_of(largest)), sum = {};
-    for (int segment = 0; segment < end; segment++) {
-        // A segment's weights end before its scores begin, but for the first, which is read before it is written.
-        u32x16 weight = to_bf16(exponential(load<f32x16>(scores + segment * LANES) - top));
-        store(weights + segment * LANES, __builtin_convertvector(weight, u16x16));
-        // The rounded weights, so that they add up to their sum.
-        sum += from_bf16(weight);
-    }
-    for (int segment = end; segment < all; segment++) store(weights + segment * LANES, u16x16{});
-    return sum_of(sum);
+    });
+    return largest_of(largest);
 }
 
-// Weighted sums of values for R rows from row `first`, for V vectors of dimensions from dimension `dim`.
-template <int R, int V>
-static inline void sum_values(const AttentionTask& task, const float* inverse_sums, int first, int dim) {
-    const CacheShape& shape = *task.shape;
-    f32x16 sums[R][V] = {};
-    int keys = task.last_num_keys();
-    for (int start = 0, block = 0; start < keys; start += shape.block_size, block++) {
-        const uint16_t* values = shape.values(task.layer, task.block_table[block], task.kv_head) + 2 * dim;
-        const float* weights = task.scores + first * task.stride + (size_t)block * shape.slots() / 2;
-        int count = keys - start < shape.block_size ? keys - start : shape.block_size;
-        auto add_pair = [&](int pair, uint32_t mask) {
-            u32x16 v[V];
-            for (int i = 0; i < V; i++)
-                v[i] = load<u32x16>(values + (size_t)pair * 2 * shape.dims() + i * 2 * LANES) & mask;
-            for (int r = 0; r < R; r++) {
-                uint32_t weight;
-                memcpy(&weight, weights + r * task.stride + pair, sizeof weight);
-                for (int i = 0; i < V; i++) sums[r][i] = dot2_bf16(sums[r][i], v[i], weight);
-            }
-        };
-        for (int pair = 0; pair < count / 2; pair++) add_pair(pair, 0xffffffffu);
-        // The second slot of an unfinished pair may hold anything, and only numbers times 0 are 0.
-        if (count % 2) add_pair(count / 2, 0x0000ffffu);
-    }
-    for (int r = 0; r < R; r++)
-        for (int i = 0; i < V; i++) {
-            f32x16 mean = sums[r][i] * inverse_sums[first + r];
-            int at = dim + i * LANES, left = shape.head_dim - at;
-            memcpy(task.outputs[first + r] + at, &mean, (left < LANES ? left : LANES) * sizeof(float));
-        }
-}
+constexpr float LOG2_E = 1.44269504088896341f;
 
-template <int R>
-static void sum_dims(const AttentionTask& task, const float* inverse_sums, int first) {
-    int dim = 0, dims = task.shape->dims();
-    for (; dims - dim >= 4 * LANES; dim += 4 * LANES) sum_values<R, 4>(task, inverse_sums, first, dim);
-    for (; dim < dims; dim += LANES) sum_values<R, 1>(task, inverse_sums, first, dim);
-}
-
-template <int R>
-static void attend_rows(const AttentionTask& task) {
-    score<R>(task);
-    float inverse_sums[R];
-    for (int r = 0; r < R; r++) inverse_sums[r] = 1.0f / weigh(task, r);
-    // Six rows by four vectors of sums fill the registers.
-    constexpr int SIX = R < 6 ? R : 6;
-    sum_dims<SIX>(task, inverse_sums, 0);
-    if constexpr (R > 6) sum_dims<R - 6>(task, inverse_sums, 6);
-}
-
-static void attend(const AttentionTask& task) {
-    switch (task.rows) {
-        case 1: return attend_rows<1>(task);
-        case 2: return attend_rows<2>(task);
-        case 3: return attend_rows<3>(task);
-        case 4: return attend_rows<4>(task);
-        case 5: return attend_rows<5>(task);
-        case 6: return attend_rows<6>(task);
-        case 7: return attend_rows<7>(task);
-        case 8: return attend_rows<8>(task);
-        case 9: return attend_rows<9>(task);
-        case 10: return attend_rows<10>(task);
-        case 11: return attend_rows<11>(task);
-        default: return attend_rows<12>(task);
-    }
+// 2^x for x <= 0 as a weight, with a polynomial that is right to three units in a million, where weights keep eight or
+// fourteen bits. Exactly 1 at 0; below 2^-126 it stays there, which no sum shows.
+static inline f32x16 softmax_weight(f32x16 x) {
+    f32x16 y = maximum(x, splat(-126.0f));
+    i32x16 n = to_nearest(y);
+    f32x16 r = y - to_float(n);
+    f32x16 p = splat(9.5828520e-3f);
+    p = fma(p, r, splat(5.5906426e-2f));
+    p = fma(p, r, splat(0.24024099f));
+    p = fma(p, r, splat(0.69312418f));
+    p = fma(p, r, splat(1.0f));
+    return (f32x16)((i32x16)p + (n << 23));
 }

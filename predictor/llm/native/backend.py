@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from predictor.llm.models.config import ModelConfig
-from predictor.llm.native.library import NativeLibrary, Step, pointer
-from predictor.llm.native.packing import PackedModel
+from predictor.llm.native.library import CacheShape, NativeLibrary, Step, pointer
+from predictor.llm.native.packing import PackedModel, aligned_zeros
 from predictor.llm.readout import LOGIT_ROWS, read_results
 from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan
 
 _WARM_UP_BLOCK_SIZE = 16
-_CACHE_ITEM_BYTES = 2  # bfloat16
 
 
 class NativeBackend:
@@ -33,6 +32,7 @@ class NativeBackend:
         self._library = library
         self._config = config
         self._num_tokens = num_tokens
+        self._kv_format = packed.config.kv_format
         self._packed: PackedModel | None = packed
         self._handle: int | None = library.new_model(packed.config)
         self._cache: _Cache | None = None
@@ -40,7 +40,9 @@ class NativeBackend:
         self._logits_buffer = torch.empty((LOGIT_ROWS, config.vocab_size), dtype=torch.float32)
 
     def block_bytes(self, block_size: int) -> int:
-        return self._config.num_layers * self._block_elements(block_size) * _CACHE_ITEM_BYTES
+        config = self._config
+        shape = CacheShape(self._kv_format, block_size, config.num_kv_heads, config.head_dim)
+        return config.num_layers * self._library.block_bytes(shape)
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
         self._cache = self._make_cache(num_blocks, block_size)
@@ -70,9 +72,6 @@ class NativeBackend:
         """Time spent in each phase of the steps so far."""
         return self._library.seconds(self._open_handle())
 
-    def _block_elements(self, block_size: int) -> int:
-        return self._library.block_elements(block_size, self._config.num_kv_heads, self._config.head_dim)
-
     def _open_handle(self) -> int:
         if self._handle is None:
             raise RuntimeError("the backend is closed")
@@ -81,8 +80,7 @@ class NativeBackend:
     def _make_cache(self, num_blocks: int, block_size: int) -> _Cache:
         size_bytes = num_blocks * self.block_bytes(block_size)
         try:
-            # Zeroed memory is asked for, not written: a page takes memory only when a block in it is first used.
-            memory = np.zeros(size_bytes // _CACHE_ITEM_BYTES, np.uint16)
+            memory = aligned_zeros(size_bytes)
         except (MemoryError, ValueError) as error:  # numpy's answers when an allocation fails, or cannot be counted
             raise MemoryError(f"{num_blocks} KV blocks take {size_bytes} bytes, which cannot be had") from error
         return _Cache(memory, num_blocks, block_size)
@@ -103,9 +101,9 @@ class NativeBackend:
 
 
 class _Cache:
-    """The memory of all KV blocks, uint16 that hold bfloat16; CacheShape in attention.h says how they lie."""
+    """The memory of all KV blocks; kv_cache.h says how keys and values lie in it."""
 
-    def __init__(self, memory: npt.NDArray[np.uint16], num_blocks: int, block_size: int) -> None:
+    def __init__(self, memory: npt.NDArray[np.uint8], num_blocks: int, block_size: int) -> None:
         self.memory = memory
         self.num_blocks = num_blocks
         self.block_size = block_size
@@ -124,7 +122,7 @@ class FlatStep:
         self._tables = np.fromiter((b for chunk in chunks for b in chunk.block_table), np.int32, sum(table_lengths))
         self.first_rows: list[int] = (np.cumsum(lengths) - lengths).tolist()
 
-    def as_structure(self, cache: npt.NDArray[np.uint16], num_blocks: int, block_size: int) -> Step:
+    def as_structure(self, cache: npt.NDArray[np.uint8], num_blocks: int, block_size: int) -> Step:
         """Points into this object and `cache`: both must outlive it."""
         return Step(
             num_chunks=len(self._num_tokens),

@@ -22,6 +22,10 @@ static bool is_in_range(const Model& m, const Step& step) {
     return true;
 }
 
+static CacheShape cache_shape(const Model& m, const Step& step) {
+    return {m.config.kv_format, step.block_size, m.config.num_kv_heads, m.config.head_dim};
+}
+
 static void prepare(Model& m, const Step& step) {
     size_t rows = step.num_tokens_in_all;
     auto grow = [](auto& buffer, size_t size) {
@@ -29,7 +33,7 @@ static void prepare(Model& m, const Step& step) {
     };
     grow(m.hidden, rows * m.hidden_stride);
     grow(m.q, rows * m.q_stride);
-    grow(m.queries, rows * m.q_stride / 2);
+    grow(m.queries, rows * m.config.num_heads * cache_shape(m, step).query_bytes());
     grow(m.k, rows * m.kv_stride);
     grow(m.v, rows * m.kv_stride);
     grow(m.attended, rows * m.q_stride);
@@ -83,16 +87,8 @@ static void normalize_all(Model& m, const float* weight, int rows) {
     normalize(m, weight, rows, [](int i) { return i; });
 }
 
-// Scaled floats as pairs of bfloat16; `size` is a multiple of 32.
-static void pair_row(const float* x, float scale, int size, uint32_t* out) {
-    for (int i = 0; i < size; i += LANES) {
-        u32x16 rounded = to_bf16(load<f32x16>(x + i) * scale);
-        store(out + i / 2, __builtin_convertvector(rounded, u16x16));
-    }
-}
-
 // Turns q and k, scales q, and writes k and v to the cache.
-static void rotate_and_write(Model& m, const CacheShape& shape, uint16_t* layer_cache, int rows) {
+static void rotate_and_write(Model& m, const CacheShape& shape, uint8_t* layer_cache, int rows) {
     Timer timer(m, ROTARY);
     const Config& c = m.config;
     float scale = 1.0f / sqrtf((float)c.head_dim);
@@ -101,11 +97,14 @@ static void rotate_and_write(Model& m, const CacheShape& shape, uint16_t* layer_
         float* q = m.q.data() + (size_t)row * m.q_stride;
         float* k = m.k.data() + (size_t)row * m.kv_stride;
         const float* v = m.v.data() + (size_t)row * m.kv_stride;
-        for (int head = 0; head < c.num_heads; head++) rotate(q + head * c.head_dim, rotation, c.head_dim / 2);
-        pair_row(q, scale, m.q_stride, m.queries.data() + (size_t)row * m.q_stride / 2);
+        uint8_t* query = m.queries.data() + row * c.num_heads * shape.query_bytes();
+        for (int head = 0; head < c.num_heads; head++) {
+            rotate(q + head * c.head_dim, rotation, c.head_dim / 2);
+            write_query(shape, q + head * c.head_dim, scale, query + head * shape.query_bytes());
+        }
         for (int head = 0; head < c.num_kv_heads; head++) {
             rotate(k + head * c.head_dim, rotation, c.head_dim / 2);
-            write_key_value(shape, layer_cache, m.blocks[row], m.slots[row], head, k + head * c.head_dim,
+            write_key_value(shape, shape.head(layer_cache, m.blocks[row], head), m.slots[row], k + head * c.head_dim,
                             v + head * c.head_dim);
         }
     });
@@ -128,31 +127,31 @@ static std::vector<AttentionPart> plan_attention(const Model& m, const Step& ste
     return parts;
 }
 
-static void attend_part(Model& m, const Step& step, const CacheShape& shape, uint16_t* layer_cache,
+static void attend_part(Model& m, const Step& step, const CacheShape& shape, uint8_t* layer_cache,
                         const AttentionPart& part) {
     static thread_local std::vector<float> scores;
+    static thread_local std::vector<uint8_t> interleaved;
     const Config& c = m.config;
     int group = c.num_heads / c.num_kv_heads;
-    AttentionTask task;
-    task.shape = &shape;
-    task.layer = layer_cache;
+    AttentionTask task(shape, layer_cache, part.kv_head);
     task.block_table = step.block_tables + step.table_offsets[part.chunk];
-    task.kv_head = part.kv_head;
     task.rows = part.rows;
     for (int r = 0; r < part.rows; r++) {
         int token = (part.first + r) / group, head = part.kv_head * group + (part.first + r) % group;
-        size_t at = (size_t)(part.first_row + token) * m.q_stride + head * c.head_dim;
-        task.queries[r] = m.queries.data() + at / 2;
-        task.outputs[r] = m.attended.data() + at;
+        size_t row = part.first_row + token;
+        task.queries[r] = m.queries.data() + (row * c.num_heads + head) * shape.query_bytes();
+        task.outputs[r] = m.attended.data() + row * m.q_stride + head * c.head_dim;
         task.num_keys[r] = step.start_positions[part.chunk] + token + 1;
     }
     task.stride = (size_t)task.num_segments(task.last_num_keys()) * LANES;
     if (scores.size() < task.stride * MAX_ROWS) scores.resize(task.stride * MAX_ROWS);
     task.scores = scores.data();
+    if (interleaved.size() < MAX_ROWS * shape.query_bytes()) interleaved.resize(MAX_ROWS * shape.query_bytes());
+    task.interleaved = interleaved.data();
     attend(task);
 }
 
-static void run_layer(Model& m, const Step& step, const Layer& layer, uint16_t* layer_cache,
+static void run_layer(Model& m, const Step& step, const Layer& layer, uint8_t* layer_cache,
                       const CacheShape& shape, const std::vector<AttentionPart>& parts) {
     int rows = step.num_tokens_in_all;
     normalize_all(m, layer.input_norm, rows);
@@ -196,10 +195,8 @@ Model* native_new(const Config* config) {
 
 void native_free(Model* model) { delete model; }
 
-// Elements of 16 bits in one layer's part of a KV block.
-int64_t native_block_elements(int32_t block_size, int32_t num_kv_heads, int32_t head_dim) {
-    return (int64_t)CacheShape{block_size, num_kv_heads, head_dim}.block_elements();
-}
+// Bytes of one layer's part of a KV block.
+int64_t native_block_bytes(const CacheShape* shape) { return (int64_t)shape->block_bytes(); }
 
 // Runs a step; the hidden rows stay in the model for native_logits.
 int32_t native_forward(Model* model, const Step* step) {
@@ -207,11 +204,11 @@ int32_t native_forward(Model* model, const Step* step) {
     if (!is_in_range(m, *step)) return OUT_OF_RANGE;
     try {
         prepare(m, *step);
-        CacheShape shape{step->block_size, m.config.num_kv_heads, m.config.head_dim};
+        CacheShape shape = cache_shape(m, *step);
         std::vector<AttentionPart> parts = plan_attention(m, *step);
         embed(m, *step);
         for (int i = 0; i < m.config.num_layers; i++) {
-            uint16_t* layer_cache = step->cache + (size_t)i * step->num_blocks * shape.block_elements();
+            uint8_t* layer_cache = step->cache + (size_t)i * step->num_blocks * shape.block_bytes();
             run_layer(m, *step, m.layers[i], layer_cache, shape, parts);
         }
     } catch (...) {
@@ -276,17 +273,24 @@ void native_rms_norm(const float* x, const float* weight, int32_t size, float ep
     rms_norm(x, weight, size, eps, out);
 }
 
-void native_write_key_value(const CacheShape* shape, uint16_t* layer, int32_t block, int32_t slot, int32_t kv_head,
+void native_write_key_value(const CacheShape* shape, uint8_t* layer, int32_t block, int32_t slot, int32_t kv_head,
                             const float* key, const float* value) {
-    write_key_value(*shape, layer, block, slot, kv_head, key, value);
+    write_key_value(*shape, shape->head(layer, block, kv_head), slot, key, value);
 }
 
-// `rows` queries, at most twelve, of one KV head; [rows, head_dim], bfloat16 in, float32 out. num_keys must not fall.
-void native_attend(const CacheShape* shape, uint16_t* layer, const int32_t* block_table, int32_t kv_head, int32_t rows,
-                   const uint32_t* queries, const int32_t* num_keys, float* out) {
-    AttentionTask task{shape, layer, block_table, kv_head, rows, {}, {}, {}, nullptr, 0};
+// `rows` queries, at most twelve, of one KV head; float32 [rows, head_dim], scaled already. num_keys must not fall.
+void native_attend(const CacheShape* shape, uint8_t* layer, const int32_t* block_table, int32_t kv_head, int32_t rows,
+                   const float* queries, const int32_t* num_keys, float* out) {
+    std::vector<uint8_t> written(rows * shape->query_bytes());
+    std::vector<uint8_t> interleaved(written.size());
+    AttentionTask task(*shape, layer, kv_head);
+    task.block_table = block_table;
+    task.rows = rows;
+    task.interleaved = interleaved.data();
     for (int r = 0; r < rows; r++) {
-        task.queries[r] = queries + r * shape->head_dim / 2;
+        uint8_t* query = written.data() + r * shape->query_bytes();
+        write_query(*shape, queries + r * shape->head_dim, 1.0f, query);
+        task.queries[r] = query;
         task.outputs[r] = out + r * shape->head_dim;
         task.num_keys[r] = num_keys[r];
     }

@@ -32,6 +32,13 @@ class Format(IntEnum):
     Q8 = 1
 
 
+class KvFormat(IntEnum):
+    """How keys and values are kept, see kv_cache.h."""
+
+    BFLOAT16 = 0
+    INT8 = 1
+
+
 class Source(IntEnum):
     """What `pack` reads, see pack.h."""
 
@@ -73,6 +80,7 @@ class Config(Structure):
                 "head_dim",
                 "vocab_size",
                 "num_threads",
+                "kv_format",
             )
         ),
         ("rms_norm_eps", c_float),
@@ -97,13 +105,13 @@ class Step(Structure):
 class CacheShape(Structure):
     """How one layer's KV cache is cut, see attention.h."""
 
-    _fields_ = (("block_size", c_int32), ("num_kv_heads", c_int32), ("head_dim", c_int32))
+    _fields_ = (("format", c_int32), ("block_size", c_int32), ("num_kv_heads", c_int32), ("head_dim", c_int32))
 
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # Any: ctypes' types have no common name
     "native_new": (c_void_p, [POINTER(Config)]),
     "native_free": (None, [c_void_p]),
-    "native_block_elements": (c_int64, [c_int32, c_int32, c_int32]),
+    "native_block_bytes": (c_int64, [POINTER(CacheShape)]),
     "native_forward": (c_int32, [c_void_p, POINTER(Step)]),
     "native_logits": (c_int32, [c_void_p, c_void_p, c_int32, c_void_p]),
     "native_seconds": (None, [c_void_p, c_void_p]),
@@ -152,9 +160,9 @@ class NativeLibrary:
     def free_model(self, handle: int) -> None:
         self._functions.native_free(handle)
 
-    def block_elements(self, block_size: int, num_kv_heads: int, head_dim: int) -> int:
-        """16-bit elements of one KV block in one layer."""
-        return int(self._functions.native_block_elements(block_size, num_kv_heads, head_dim))
+    def block_bytes(self, shape: CacheShape) -> int:
+        """Bytes of one KV block in one layer."""
+        return int(self._functions.native_block_bytes(byref(shape)))
 
     def forward(self, handle: int, step: Step) -> None:
         _check(self._functions.native_forward(handle, byref(step)))
@@ -195,7 +203,7 @@ class NativeLibrary:
     def write_key_value(
         self,
         shape: CacheShape,
-        layer: npt.NDArray[np.uint16],
+        layer: npt.NDArray[np.uint8],
         place: tuple[int, int, int],  # block, slot, KV head
         key: FloatArray,
         value: FloatArray,
@@ -205,14 +213,14 @@ class NativeLibrary:
     def attend(
         self,
         shape: CacheShape,
-        layer: npt.NDArray[np.uint16],
+        layer: npt.NDArray[np.uint8],
         block_table: npt.NDArray[np.int32],
         kv_head: int,
-        queries: npt.NDArray[np.uint16],
+        queries: FloatArray,
         num_keys: npt.NDArray[np.int32],
         out: FloatArray,
     ) -> None:
-        """At most twelve queries, bfloat16 [rows, head_dim], scaled already; num_keys of each must not fall."""
+        """At most twelve queries [rows, head_dim], scaled already; num_keys of each must not fall."""
         self._functions.native_attend(
             byref(shape),
             pointer(layer),

@@ -14,7 +14,7 @@ from predictor.llm.loader import Progress, describe, open_model
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.native.backend import NativeBackend
 from predictor.llm.native.compiler import FAST_CPU_FLAGS, build, cpu_flags
-from predictor.llm.native.library import NativeLibrary
+from predictor.llm.native.library import KvFormat, NativeLibrary
 from predictor.llm.native.packing import ARCHITECTURES, pack_model
 from predictor.llm.settings import EngineSettings
 from predictor.llm.tokenizer import Tokenizer
@@ -24,12 +24,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NativeModel:
-    """dtype: of most weights, and of activations, as in "q4_1+int8"."""
+    """dtype: of most weights, and of activations, as in "q4_1+int8". kv_cache_dtype: of keys and values."""
 
     backend: NativeBackend
     config: ModelConfig
     tokenizer: Tokenizer
     dtype: str
+    kv_cache_dtype: str
 
 
 def find_kernels(
@@ -57,6 +58,8 @@ def find_kernels(
 
 
 _DEFAULTS = ("cpu", "auto")
+# "auto": what costs less than a thousandth of perplexity (docs/engine.md) and half the memory.
+KV_FORMATS = {"auto": KvFormat.INT8, "bfloat16": KvFormat.BFLOAT16, "int8": KvFormat.INT8}
 
 
 def _check(path: Path, settings: EngineSettings, flags: frozenset[str]) -> None:
@@ -71,12 +74,16 @@ def _check(path: Path, settings: EngineSettings, flags: frozenset[str]) -> None:
         raise Unsupported(f"the native backend does not compute {architecture!r}")
 
 
-def load_native(path: Path, library: NativeLibrary, *, num_threads: int, progress: Progress) -> NativeModel:
+def load_native(
+    path: Path, library: NativeLibrary, *, num_threads: int, progress: Progress, kv_cache_dtype: str = "auto"
+) -> NativeModel:
     """Reads a model whole. Raises NotFound, CorruptArtifact or Unsupported."""
+    kv_format = KV_FORMATS[kv_cache_dtype]
     # For the sampler: torch cuts a sum by the number of threads, and a second team would fight for the cores.
     torch.set_num_threads(1)
     with open_model(path) as source:
         config, tokenizer = source.read_matching(path.name)
         with source.open_checkpoint(config, progress) as checkpoint:
-            packed = pack_model(library, config, checkpoint, num_threads)
-    return NativeModel(NativeBackend(library, config, packed, tokenizer.vocab_size), config, tokenizer, packed.dtype)
+            packed = pack_model(library, config, checkpoint, num_threads, kv_format)
+    backend = NativeBackend(library, config, packed, tokenizer.vocab_size)
+    return NativeModel(backend, config, tokenizer, packed.dtype, kv_format.name.lower())

@@ -1,7 +1,7 @@
 // The decoder as plain structures: what Python fills in (library.py mirrors them field by field), and the working memory.
 #pragma once
 
-#include "attention.h"
+#include "kv_cache.h"
 #include "gemm.h"
 #include "threads.h"
 
@@ -18,7 +18,8 @@ struct Layer {
 };
 
 struct Config {
-    int32_t num_layers, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, vocab_size, num_threads;
+    int32_t num_layers, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, vocab_size, num_threads,
+        kv_format;
     float rms_norm_eps;
     const float* rotary_frequencies;  // head_dim / 2
     const float* norm;
@@ -35,7 +36,7 @@ struct Step {
     const int32_t* num_tokens;
     const int32_t* table_offsets;
     const int32_t* block_tables;
-    uint16_t* cache;  // [num_layers][num_blocks], see CacheShape
+    uint8_t* cache;  // [num_layers][num_blocks], see CacheShape
 };
 
 // Where a step's time goes, in the order of a layer.
@@ -59,7 +60,7 @@ struct Model {
 
     // By row of the step.
     std::vector<float> hidden, q, k, v, attended, rotations;
-    std::vector<uint32_t> queries;  // q, turned and scaled, as pairs of bfloat16
+    std::vector<uint8_t> queries;  // q, turned and scaled, see write_query
     std::vector<int32_t> positions, blocks, slots;
     Activations x, inner;
     double seconds[NUM_PHASES] = {};

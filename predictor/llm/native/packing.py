@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mesh.errors import Unsupported
 from predictor.llm.models.config import ModelConfig
-from predictor.llm.native.library import Config, Layer, Matrix, NativeLibrary, Source, pointer
+from predictor.llm.native.library import Config, KvFormat, Layer, Matrix, NativeLibrary, Source, pointer
 from predictor.llm.weights.checkpoint import Checkpoint
 from predictor.llm.weights.gguf import BlockFormat
 from predictor.llm.weights.stored_tensor import StoredTensor
@@ -46,12 +46,14 @@ class PackedModel:
         return f"{self.weight_bytes.most_common(1)[0][0]}+int8"
 
 
-def pack_model(library: NativeLibrary, config: ModelConfig, checkpoint: Checkpoint, num_threads: int) -> PackedModel:
+def pack_model(
+    library: NativeLibrary, config: ModelConfig, checkpoint: Checkpoint, num_threads: int, kv_format: KvFormat
+) -> PackedModel:
     """Reads all weights. Raises Unsupported for an architecture that the kernels do not compute, CorruptArtifact."""
     if config.architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise Unsupported(f"the native backend does not compute {config.architecture!r}, only {known}")
-    return _Packer(library, config, checkpoint).pack(num_threads)
+    return _Packer(library, config, checkpoint).pack(num_threads, kv_format)
 
 
 def pack_matrix(library: NativeLibrary, tensor: StoredTensor) -> tuple[Matrix, npt.NDArray[np.uint8], str]:
@@ -63,7 +65,7 @@ def pack_matrix(library: NativeLibrary, tensor: StoredTensor) -> tuple[Matrix, n
     stored: npt.NDArray[Any] = tensor.blocks
     if source is Source.F32:
         stored = tensor.to_float32().numpy()
-    packed = _aligned(library.packed_bytes(source.packed_format, rows, columns))
+    packed = aligned_zeros(library.packed_bytes(source.packed_format, rows, columns))
     library.pack(np.ascontiguousarray(stored), source, rows, columns, packed)
     name = "int8" if source is Source.F32 else tensor.block_format.name.lower()
     return Matrix(pointer(packed), source.packed_format, rows, columns), packed, name
@@ -83,7 +85,7 @@ class _Packer:
         self._checkpoint = checkpoint
         self._packed = PackedModel(Config())
 
-    def pack(self, num_threads: int) -> PackedModel:
+    def pack(self, num_threads: int, kv_format: KvFormat) -> PackedModel:
         config, packed = self._config, self._packed
         vocab, hidden = config.vocab_size, config.hidden_size
         embedding = self._matrix("model.embed_tokens.weight", vocab, hidden)
@@ -100,6 +102,7 @@ class _Packer:
             head_dim=config.head_dim,
             vocab_size=vocab,
             num_threads=num_threads,
+            kv_format=kv_format,
             rms_norm_eps=config.rms_norm_eps,
             rotary_frequencies=self._keep(rotary_frequencies(config)),
             norm=self._vector("model.norm.weight", hidden),
@@ -156,7 +159,8 @@ def _fits_float16(tensor: StoredTensor) -> bool:
     return bool((np.abs(scales) <= _MAX_Q4_0_SCALE).all())
 
 
-def _aligned(size_bytes: int) -> npt.NDArray[np.uint8]:
-    array = np.empty(size_bytes + _ALIGNMENT, np.uint8)
+def aligned_zeros(size_bytes: int) -> npt.NDArray[np.uint8]:
+    """Zeroed memory that starts on a cache line. A page of it takes memory only when it is first written."""
+    array = np.zeros(size_bytes + _ALIGNMENT, np.uint8)
     start = -pointer(array) % _ALIGNMENT
     return array[start : start + size_bytes]

@@ -20,6 +20,7 @@ typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef int8_t i8x16 __attribute__((vector_size(16)));
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef uint8_t u8x64 __attribute__((vector_size(64)));
 
 static inline f32x16 splat(float x) { return x - f32x16{}; }
@@ -70,7 +71,14 @@ static inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
 #endif
 }
 
-static inline f32x16 maximum(f32x16 a, f32x16 b) { return a > b ? a : b; }
+// a where it is greater, else b: of two zeros, and beside a NaN, b.
+static inline f32x16 maximum(f32x16 a, f32x16 b) {
+#if defined(__AVX512F__)
+    return (f32x16)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return a > b ? a : b;
+#endif
+}
 static inline f32x16 absolute(f32x16 a) { return (f32x16)((u32x16)a & 0x7fffffffu); }
 static inline f32x16 to_float(i32x16 v) { return __builtin_convertvector(v, f32x16); }
 
@@ -106,13 +114,17 @@ static inline f32x16 load_f16(const void* from) {
 #endif
 }
 
-// To bfloat16 in the low halves, ties to even. A NaN stays one; what is no normal number becomes 0, as the CPU's own
+// To bfloat16, ties to even. A NaN stays one; what is no normal number becomes 0, as the CPU's own
 // instruction would read it.
-static inline u32x16 to_bf16(f32x16 x) {
+static inline u16x16 to_bf16(f32x16 x) {
+#if defined(__AVX512BF16__)
+    return (u16x16)_mm512_cvtneps_pbh((__m512)x);
+#else
     u32x16 bits = (u32x16)x, magnitude = bits & 0x7fffffffu;
     u32x16 rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
     rounded = magnitude > 0x7f800000u ? rounded - rounded + 0x7fc0u : rounded;
-    return magnitude < 0x00800000u ? u32x16{} : rounded;
+    return __builtin_convertvector(magnitude < 0x00800000u ? u32x16{} : rounded, u16x16);
+#endif
 }
 
 static inline f32x16 from_bf16(u32x16 x) { return (f32x16)(x << 16); }
@@ -144,7 +156,11 @@ constexpr int32_t Q8_BIAS = 0;
 
 // Per lane: sum + w[0] x[0] + … + w[3] x[3], with sixteen times four weights and the same four signed bytes x for all.
 // Weights of dot4_q4 are 0 … 15. Those of dot4_q8 are 0 … 255 and mean that less 128; see Q8_BIAS. Integers: exact.
+// dot4_signed: weights are signed bytes, and those of x 0 … 127.
 #if defined(__AVX512VNNI__)
+static inline i32x16 dot4_signed(i32x16 sum, u8x64 w, int32_t x) {
+    return (i32x16)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(x), (__m512i)w);
+}
 static inline i32x16 dot4_q4(i32x16 sum, u8x64 w, int32_t x) {
     return (i32x16)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(x));
 }
@@ -154,6 +170,11 @@ static inline __m256i add_pairs(__m256i sum, __m256i unsigned8, __m256i signed8)
     // No pair can overflow 16 bits: 2 * 15 * 127 and 2 * 128 * 127 are below 2^15.
     __m256i pairs = _mm256_maddubs_epi16(unsigned8, signed8);
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline i32x16 dot4_signed(i32x16 sum, u8x64 w, int32_t x) {
+    Halves s = halves(sum), v = halves(w);
+    __m256i all = _mm256_set1_epi32(x);
+    return join<i32x16>(add_pairs(s.low, all, v.low), add_pairs(s.high, all, v.high));
 }
 static inline i32x16 dot4_q4(i32x16 sum, u8x64 w, int32_t x) {
     Halves s = halves(sum), v = halves(w);
@@ -173,6 +194,9 @@ static inline i32x16 dot4_less(i32x16 sum, u8x64 w, int32_t x, int32_t zero) {
     for (int lane = 0; lane < LANES; lane++)
         for (int i = 0; i < 4; i++) sum[lane] += ((int32_t)w[4 * lane + i] - zero) * bytes[i];
     return sum;
+}
+static inline i32x16 dot4_signed(i32x16 sum, u8x64 w, int32_t x) {
+    return dot4_less(sum, w ^ 0x80, x, 128);
 }
 static inline i32x16 dot4_q4(i32x16 sum, u8x64 w, int32_t x) { return dot4_less(sum, w, x, 0); }
 static inline i32x16 dot4_q8(i32x16 sum, u8x64 w, int32_t x) { return dot4_less(sum, w, x, 128); }

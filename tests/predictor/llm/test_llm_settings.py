@@ -20,6 +20,8 @@ def test_defaults_are_accepted_and_bound_the_requests() -> None:
     ("changes", "sentence"),
     [
         ({"block_size": 0}, "block_size is 0; it must be at least 1"),
+        ({"kv_cache_dtype": "int4"}, "kv_cache_dtype is 'int4'; it must be one of auto, bfloat16, int8"),
+        ({"backend": "torch", "kv_cache_dtype": "int8"}, "kv_cache_dtype is 'int8'; the torch backend keeps"),
         ({"num_threads": -1}, "num_threads is -1; it must be at least 0"),
         ({"heartbeat_timeout_s": float("nan")}, "heartbeat_timeout_s is nan; it must be at least 0.001"),
         ({"kv_cache_share": 0.0}, "kv_cache_share is 0.0; it must be above 0 and at most 1"),

@@ -10,7 +10,7 @@ import pytest
 
 from mesh.errors import Unavailable, Unsupported
 from predictor.llm.native.compiler import build, cpu_flags
-from predictor.llm.native.library import NativeLibrary
+from predictor.llm.native.library import CacheShape, KvFormat, NativeLibrary
 
 
 def test_two_builders_at_once_make_one_library_that_loads(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_two_builders_at_once_make_one_library_that_loads(tmp_path: Path) -> Non
 
     assert len(paths) == 2 and paths[0] == paths[1]
     assert {path.name for path in (tmp_path / "native").iterdir()} == {paths[0].name, "build.lock"}
-    assert NativeLibrary(paths[0]).block_elements(16, 3, 64) == 3 * 2 * 64 * 16
+    assert NativeLibrary(paths[0]).block_bytes(CacheShape(KvFormat.BFLOAT16, 16, 3, 64)) == 3 * 2 * 64 * 16 * 2
 
 
 def test_what_is_built_is_not_built_again(tmp_path: Path, artifact_cache_dir: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from predictor.llm.native.library import CacheShape, Matrix, NativeLibrary
+from predictor.llm.native.library import CacheShape, KvFormat, Matrix, NativeLibrary
 from predictor.llm.native.packing import pack_matrix, padded
 from predictor.llm.weights.gguf import BlockFormat
 from predictor.llm.weights.stored_tensor import StoredTensor
@@ -157,17 +157,32 @@ def to_bf16(x: Floats) -> Floats:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
+def to_int8(x: Floats) -> Floats:
+    """What int8 with one scale for each head leaves."""
+    scale = np.abs(x).max(axis=-1, keepdims=True) / np.float32(127)
+    return (np.rint(x / scale) * scale).astype(np.float32)
+
+
 class PagedCache:
     """One layer's cache with one sequence in it, in blocks handed out at random; other slots hold NaN."""
 
-    def __init__(self, library: NativeLibrary, block_size: int, num_kv_heads: int, head_dim: int, length: int) -> None:
+    def __init__(
+        self,
+        library: NativeLibrary,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        length: int,
+        kv_format: KvFormat = KvFormat.INT8,
+    ) -> None:
         rng = np.random.default_rng(length)
         num_blocks = -(-length // block_size)
         self.library = library
-        self.shape = CacheShape(block_size, num_kv_heads, head_dim)
+        self.kv_format = kv_format
+        self.shape = CacheShape(kv_format, block_size, num_kv_heads, head_dim)
         self.table = rng.permutation(num_blocks + 3)[:num_blocks].astype(np.int32)
-        elements = library.block_elements(block_size, num_kv_heads, head_dim)
-        self.memory = np.full((num_blocks + 3) * elements, 0x7FC0, np.uint16)
+        # NaN as bfloat16 and as float32.
+        self.memory = np.full((num_blocks + 3) * library.block_bytes(self.shape), 0xFF, np.uint8)
         self.keys, self.values = rng.standard_normal((2, length, num_kv_heads, head_dim)).astype(np.float32)
         for position in range(length):
             block, slot = int(self.table[position // block_size]), position % block_size
@@ -178,28 +193,37 @@ class PagedCache:
     def attend(self, kv_head: int, queries: Floats, num_keys: list[int]) -> Floats:
         out = np.full_like(queries, np.nan)
         counts = np.array(num_keys, np.int32)
-        halves = (to_bf16(queries).view(np.uint32) >> 16).astype(np.uint16)
-        self.library.attend(self.shape, self.memory, self.table, kv_head, halves, counts, out)
+        self.library.attend(self.shape, self.memory, self.table, kv_head, queries, counts, out)
         return out
 
     def expected(self, kv_head: int, queries: Floats, num_keys: list[int]) -> npt.NDArray[np.float64]:
-        keys, values = (to_bf16(x[:, kv_head].copy()).astype(np.float64) for x in (self.keys, self.values))
+        is_bf16 = self.kv_format is KvFormat.BFLOAT16
+        kept = to_bf16 if is_bf16 else to_int8
+        keys, values = (kept(x[:, kv_head].copy()).astype(np.float64) for x in (self.keys, self.values))
         rows = []
-        for query, count in zip(to_bf16(queries).astype(np.float64), num_keys, strict=True):
+        # Scores in powers of two, as the kernels have them: bfloat16 rounds the product, not the query.
+        powers = (queries * np.float32(np.log2(np.e))).astype(np.float32)
+        for query, count in zip((to_bf16(powers) if is_bf16 else powers).astype(np.float64), num_keys, strict=True):
             scores = keys[:count] @ query
-            weights = to_bf16(np.exp(scores - scores.max()).astype(np.float32)).astype(np.float64)
+            weights = np.exp2(scores - scores.max())
+            if is_bf16:
+                weights = to_bf16(weights.astype(np.float32)).astype(np.float64)
             rows.append(weights @ values[:count] / weights.sum())
         return np.stack(rows)
 
 
+both_formats = pytest.mark.parametrize("kv_format", KvFormat, ids=lambda f: f.name)
+
+
+@both_formats
 @pytest.mark.parametrize("length", [1, 16, 37, 300])
 @pytest.mark.parametrize(
-    ("block_size", "num_kv_heads", "head_dim"), [(16, 3, 64), (16, 1, 16), (5, 2, 24), (48, 2, 128)]
+    ("block_size", "num_kv_heads", "head_dim"), [(16, 3, 64), (16, 1, 16), (5, 2, 24), (48, 2, 128), (3, 1, 6)]
 )
 def test_attention_is_the_softmax_over_the_keys_before(
-    library: NativeLibrary, block_size: int, num_kv_heads: int, head_dim: int, length: int
+    library: NativeLibrary, block_size: int, num_kv_heads: int, head_dim: int, length: int, kv_format: KvFormat
 ) -> None:
-    cache = PagedCache(library, block_size, num_kv_heads, head_dim, length)
+    cache = PagedCache(library, block_size, num_kv_heads, head_dim, length, kv_format)
     rng = np.random.default_rng(5)
     for rows in range(1, 13):
         queries = (rng.standard_normal((rows, head_dim)) / np.sqrt(head_dim)).astype(np.float32)
@@ -207,13 +231,20 @@ def test_attention_is_the_softmax_over_the_keys_before(
         for kv_head in range(num_kv_heads):
             result = cache.attend(kv_head, queries, num_keys)
             error = np.abs(result - cache.expected(kv_head, queries, num_keys))
-            # A weight that lies so near the middle of two bfloat16 that it rounds the other way costs 2^-8 of itself.
-            assert np.median(error) < 1e-6 and error.max() < 1e-2
+            if kv_format is KvFormat.BFLOAT16:
+                # A weight so near the middle of two bfloat16 that it rounds the other way costs 2^-8 of itself.
+                assert np.median(error) < 2e-5 and error.max() < 1e-2
+            else:
+                # Digits of queries and weights: 2^-15 of the largest each, over at most 300 keys.
+                assert np.median(error) < 1e-4 and error.max() < 2e-3
 
 
+@both_formats
 @pytest.mark.parametrize(("block_size", "head_dim"), [(16, 64), (5, 24), (48, 128)])
-def test_a_query_has_the_same_bits_beside_any_others(library: NativeLibrary, block_size: int, head_dim: int) -> None:
-    cache = PagedCache(library, block_size, 2, head_dim, 150)
+def test_a_query_has_the_same_bits_beside_any_others(
+    library: NativeLibrary, block_size: int, head_dim: int, kv_format: KvFormat
+) -> None:
+    cache = PagedCache(library, block_size, 2, head_dim, 150, kv_format)
     rng = np.random.default_rng(6)
     queries = rng.standard_normal((12, head_dim)).astype(np.float32)
     num_keys = sorted(rng.integers(1, 151, 12).tolist())
@@ -225,10 +256,16 @@ def test_a_query_has_the_same_bits_beside_any_others(library: NativeLibrary, blo
             np.testing.assert_array_equal(result, alone[start:end])
 
 
-def test_avx2_attends_with_the_same_bits_as_this_cpu(library: NativeLibrary, avx2_library: NativeLibrary) -> None:
+@both_formats
+def test_avx2_attends_with_the_same_bits_as_this_cpu(
+    library: NativeLibrary, avx2_library: NativeLibrary, kv_format: KvFormat
+) -> None:
     queries = np.random.default_rng(7).standard_normal((9, 64)).astype(np.float32)
     num_keys = [60, 61, 62, 63, 64, 65, 66, 67, 130]
 
-    results = [PagedCache(kernels, 16, 3, 64, 130).attend(2, queries, num_keys) for kernels in (library, avx2_library)]
+    results = [
+        PagedCache(kernels, 16, 3, 64, 130, kv_format).attend(2, queries, num_keys)
+        for kernels in (library, avx2_library)
+    ]
 
     np.testing.assert_array_equal(results[0], results[1])

@@ -10,7 +10,7 @@ import pytest
 from mesh.errors import Internal, Unsupported
 from predictor.llm.loader import open_model
 from predictor.llm.native.backend import FlatStep
-from predictor.llm.native.library import PHASES, Format, NativeLibrary
+from predictor.llm.native.library import PHASES, CacheShape, Format, KvFormat, NativeLibrary
 from predictor.llm.native.packing import pack_model
 from predictor.llm.step import Chunk
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
@@ -46,9 +46,10 @@ def test_a_step_that_reaches_out_of_bounds_is_refused(
     with open_model(path) as source:
         config = source.read_config()
         with source.open_checkpoint(config, lambda done, total: None) as checkpoint:
-            packed = pack_model(library, config, checkpoint, num_threads=1)
+            packed = pack_model(library, config, checkpoint, num_threads=1, kv_format=KvFormat.INT8)
     handle = library.new_model(packed.config)
-    cache = np.zeros(config.num_layers * num_blocks * library.block_elements(16, 2, 16), np.uint16)
+    block_bytes = library.block_bytes(CacheShape(KvFormat.INT8, 16, 2, 16))
+    cache = np.zeros(config.num_layers * num_blocks * block_bytes, np.uint8)
     good, bad = FlatStep([Chunk(0, (5,), 0, (0,))]), FlatStep([chunk])
     try:
         library.forward(handle, good.as_structure(cache, num_blocks, 16))

@@ -202,7 +202,7 @@ def test_stale_values_of_a_block_do_not_show(library: NativeLibrary, small_gguf:
     prompt = random_prompt(20, 8)
     (fresh,) = execute(backend, Chunk(1, prompt, 0, (0, 1), Draw(SEEDED)))
     assert backend._cache is not None
-    backend._cache.memory[:] = 0x7FC0  # NaN everywhere
+    backend._cache.memory[:] = 0xFF  # NaN everywhere
 
     assert execute(backend, Chunk(1, prompt, 0, (5, 6), Draw(SEEDED))) == [fresh]
 
@@ -212,8 +212,8 @@ def test_a_plan_without_chunks_gives_nothing(library: NativeLibrary, small_gguf:
 
 
 def test_block_bytes_count_keys_and_values_of_all_layers(library: NativeLibrary, small_gguf: Path) -> None:
-    # 2 layers, keys and values, 2 KV heads, 16 dimensions, 2 bytes
-    assert load(library, small_gguf).backend.block_bytes(16) == 2 * 2 * 2 * 16 * 2 * 16
+    # 2 layers, keys and values, 2 KV heads, 16 dimensions of a byte and a scale of four
+    assert load(library, small_gguf).backend.block_bytes(16) == 2 * 2 * 2 * (16 + 4) * 16
 
 
 @pytest.mark.parametrize("num_blocks", [1 << 45, 1 << 70])

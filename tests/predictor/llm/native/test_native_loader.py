@@ -102,6 +102,17 @@ def test_the_factory_follows_the_setting(
     assert (model.facts.dtype == "int8+int8") == (backend == "native")
 
 
+@pytest.mark.parametrize(("asked", "kept"), [("auto", "int8"), ("int8", "int8"), ("bfloat16", "bfloat16")])
+def test_keys_and_values_are_kept_as_asked(small_gguf: Path, artifact_cache_dir: Path, asked: str, kept: str) -> None:
+    chosen = settings(artifact_cache_dir, backend="native", kv_cache_dtype=asked)
+
+    model = load_engine_model(small_gguf, chosen, lambda stage, share: None)
+
+    assert model.facts.kv_cache_dtype == kept
+    # 2 layers, keys and values, 2 KV heads, 16 slots of 16 dimensions; int8 has a scale for each slot as well.
+    assert model.backend.block_bytes(16) == 2 * 2 * 2 * 16 * (16 + 4 if kept == "int8" else 32)
+
+
 def test_progress_ends_with_all_that_is_stored(library: NativeLibrary, small_gguf: Path) -> None:
     told: list[tuple[int, int]] = []
 

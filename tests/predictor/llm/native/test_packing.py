@@ -14,7 +14,7 @@ from mesh.errors import CorruptArtifact, Unsupported
 from predictor.llm.layers.rotary import RotaryEmbedding
 from predictor.llm.loader import open_model
 from predictor.llm.models.config import ModelConfig
-from predictor.llm.native.library import Format, NativeLibrary
+from predictor.llm.native.library import Format, KvFormat, NativeLibrary
 from predictor.llm.native.packing import PackedModel, pack_matrix, pack_model, padded, rotary_frequencies
 from predictor.llm.weights.gguf import BlockFormat
 from predictor.llm.weights.stored_tensor import StoredTensor
@@ -26,7 +26,7 @@ def pack(library: NativeLibrary, path: Path) -> PackedModel:
     with open_model(path) as source:
         config = source.read_config()
         with source.open_checkpoint(config, lambda done, total: None) as checkpoint:
-            return pack_model(library, config, checkpoint, num_threads=1)
+            return pack_model(library, config, checkpoint, num_threads=1, kv_format=KvFormat.INT8)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_an_unknown_architecture_is_refused_before_anything_is_read(library: Nat
         config = replace(source.read_config(), architecture="mamba")
         with source.open_checkpoint(config, lambda done, total: pytest.fail("read")) as checkpoint:
             with pytest.raises(Unsupported, match="does not compute 'mamba', only llama, mistral, qwen2"):
-                pack_model(library, config, checkpoint, num_threads=1)
+                pack_model(library, config, checkpoint, num_threads=1, kv_format=KvFormat.INT8)
 
 
 def test_a_missing_matrix_is_a_corrupt_artifact(library: NativeLibrary, tmp_path: Path) -> None:
