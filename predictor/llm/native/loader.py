@@ -13,9 +13,10 @@ from mesh.errors import DeadlineExceeded, InvalidInput, Unavailable, Unsupported
 from predictor.llm.loader import Progress, describe, open_model
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.native.backend import NativeBackend
-from predictor.llm.native.compiler import FAST_CPU_FLAGS, build, cpu_flags
+from predictor.llm.native.compiler import build
 from predictor.llm.native.library import KvFormat, NativeLibrary
 from predictor.llm.native.packing import ARCHITECTURES, pack_model
+from predictor.llm.native.targets import FAST_CPU_FLAGS, cpu_flags
 from predictor.llm.settings import EngineSettings
 from predictor.llm.tokenizer import Tokenizer
 

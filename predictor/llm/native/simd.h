@@ -2,7 +2,7 @@
 //
 // GCC's vector extensions carry the type on any CPU; AVX-512 and AVX2 get intrinsics where the generic form would be
 // slow or would round differently. Sums have one fixed order, and a fused multiply-add is always spelled fma(), so that
-// AVX-512 and AVX2 give the same bits (compile with -ffp-contract=off). A place for AMX is gemm.h, not here.
+// AVX-512, AVX2 and the generic form give the same bits (compile with -ffp-contract=off).
 #pragma once
 
 #include <cmath>
@@ -38,7 +38,7 @@ static inline void store(void* to, V v) {
     memcpy(to, &v, sizeof v);
 }
 
-#if !defined(__AVX512F__) && defined(__AVX2__)
+#if defined(__AVX2__)
 // The two halves of a 16-lane value.
 struct Halves {
     __m256i low, high;
@@ -58,16 +58,24 @@ static inline V join(__m256i low, __m256i high) {
 }
 #endif
 
-// a * b + c, rounded once where the CPU can.
+#if !defined(__AVX2__)
+// Not inline, here and below: lane by lane it would fill the kernels with code that takes half a minute to compile.
+__attribute__((noinline)) static void fma_lanes(const f32x16& a, const f32x16& b, f32x16& c) {
+    for (int i = 0; i < LANES; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+}
+#endif
+
+// a * b + c, rounded once.
 static inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
 #if defined(__AVX512F__)
     return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif defined(__AVX2__)
     Halves x = halves(a), y = halves(b), z = halves(c);
     return join<f32x16>((__m256i)_mm256_fmadd_ps((__m256)x.low, (__m256)y.low, (__m256)z.low),
                         (__m256i)_mm256_fmadd_ps((__m256)x.high, (__m256)y.high, (__m256)z.high));
 #else
-    return a * b + c;
+    fma_lanes(a, b, c);
+    return c;
 #endif
 }
 
@@ -99,7 +107,7 @@ static inline i32x16 to_nearest(f32x16 v) {
 static inline f32x16 load_f16(const void* from) {
 #if defined(__AVX512F__)
     return (f32x16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
-#elif defined(__AVX2__) && defined(__F16C__)
+#elif defined(__AVX2__)
     const __m128i* halves_of_it = (const __m128i*)from;
     return join<f32x16>((__m256i)_mm256_cvtph_ps(_mm_loadu_si128(halves_of_it)),
                         (__m256i)_mm256_cvtph_ps(_mm_loadu_si128(halves_of_it + 1)));
@@ -188,18 +196,24 @@ static inline i32x16 dot4_q8(i32x16 sum, u8x64 w, int32_t x) {
                         add_pairs(s.high, _mm256_abs_epi8(v.high), _mm256_sign_epi8(all, v.high)));
 }
 #else
-static inline i32x16 dot4_less(i32x16 sum, u8x64 w, int32_t x, int32_t zero) {
+__attribute__((noinline)) static void dot4_lanes(i32x16& sum, const u8x64& w, int32_t x, int32_t zero) {
     int8_t bytes[4];
     memcpy(bytes, &x, 4);
     for (int lane = 0; lane < LANES; lane++)
         for (int i = 0; i < 4; i++) sum[lane] += ((int32_t)w[4 * lane + i] - zero) * bytes[i];
+}
+static inline i32x16 dot4_q4(i32x16 sum, u8x64 w, int32_t x) {
+    dot4_lanes(sum, w, x, 0);
+    return sum;
+}
+static inline i32x16 dot4_q8(i32x16 sum, u8x64 w, int32_t x) {
+    dot4_lanes(sum, w, x, 128);
     return sum;
 }
 static inline i32x16 dot4_signed(i32x16 sum, u8x64 w, int32_t x) {
-    return dot4_less(sum, w ^ 0x80, x, 128);
+    dot4_lanes(sum, w ^ 0x80, x, 128);
+    return sum;
 }
-static inline i32x16 dot4_q4(i32x16 sum, u8x64 w, int32_t x) { return dot4_less(sum, w, x, 0); }
-static inline i32x16 dot4_q8(i32x16 sum, u8x64 w, int32_t x) { return dot4_less(sum, w, x, 128); }
 #endif
 
 // All sixteen lanes folded into one, always in the same order.

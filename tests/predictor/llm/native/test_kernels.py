@@ -100,19 +100,6 @@ def test_a_row_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(
             np.testing.assert_array_equal(result, alone[start:end])
 
 
-@pytest.mark.parametrize("block_format", FORMATS, ids=lambda f: f.name)
-def test_avx2_gives_the_same_bits_as_this_cpu(
-    library: NativeLibrary, avx2_library: NativeLibrary, block_format: BlockFormat
-) -> None:
-    x = np.random.default_rng(3).standard_normal((13, 576)).astype(np.float32)
-    results = []
-    for kernels in (library, avx2_library):
-        matrix, _array, _ = random_matrix(kernels, block_format, 100, 576)
-        results.append(linear(kernels, matrix, x))
-
-    np.testing.assert_array_equal(results[0], results[1])
-
-
 def test_zeros_and_the_largest_values_survive(library: NativeLibrary) -> None:
     matrix, _array, exact = random_matrix(library, BlockFormat.Q8_0, 16, 64)
     x = np.zeros((3, 64), np.float32)
@@ -254,18 +241,3 @@ def test_a_query_has_the_same_bits_beside_any_others(
         for end in range(start + 1, 13):
             result = cache.attend(1, queries[start:end].copy(), num_keys[start:end])
             np.testing.assert_array_equal(result, alone[start:end])
-
-
-@both_formats
-def test_avx2_attends_with_the_same_bits_as_this_cpu(
-    library: NativeLibrary, avx2_library: NativeLibrary, kv_format: KvFormat
-) -> None:
-    queries = np.random.default_rng(7).standard_normal((9, 64)).astype(np.float32)
-    num_keys = [60, 61, 62, 63, 64, 65, 66, 67, 130]
-
-    results = [
-        PagedCache(kernels, 16, 3, 64, 130, kv_format).attend(2, queries, num_keys)
-        for kernels in (library, avx2_library)
-    ]
-
-    np.testing.assert_array_equal(results[0], results[1])

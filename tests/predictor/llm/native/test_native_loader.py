@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 from mesh.errors import InvalidInput, Unsupported
 from predictor.llm.factory import load_engine_model
 from predictor.llm.native.backend import NativeBackend
-from predictor.llm.native.compiler import FAST_CPU_FLAGS, build
+from predictor.llm.native.compiler import build
 from predictor.llm.native.library import NativeLibrary
 from predictor.llm.native.loader import find_kernels, load_native
+from predictor.llm.native.targets import FAST_CPU_FLAGS
 from predictor.llm.settings import EngineSettings
 from predictor.llm.torch_backend import TorchBackend
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
@@ -39,7 +40,7 @@ def fast() -> frozenset[str]:
 
 
 def without_compiler(cache_dir: Path) -> Path:
-    return build(cache_dir, find=lambda name: None)
+    return build(cache_dir, prebuilt_dir=cache_dir / "none", find=lambda name: None)
 
 
 def test_auto_takes_the_kernels(small_gguf: Path, artifact_cache_dir: Path) -> None:
