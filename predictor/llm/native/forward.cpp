@@ -184,6 +184,30 @@ static void run_layer(Model& m, const Step& step, const Layer& layer, uint8_t* l
 
 extern "C" {
 
+// Asks for AMX: 0 when this process may use it, -1 when the library has no kernels for it, else the kernel's errno. Ask
+// only on a CPU that has it.
+int32_t native_request_amx() {
+#if HAS_TILES
+    return request_tiles();
+#else
+    return -1;
+#endif
+}
+
+// Whether linear layers use AMX from now on, in all models of this library.
+void native_enable_amx([[maybe_unused]] int32_t is_enabled) {
+#if HAS_TILES
+    is_amx_enabled = is_enabled != 0;
+#endif
+}
+
+#if defined(SIMULATE_TILES)
+void native_simulate(int32_t refusal, int32_t error) {
+    simulated_refusal = refusal;
+    simulated_error = error;
+}
+#endif
+
 // Null when there is no memory. The weights stay the caller's, and must outlive the model.
 Model* native_new(const Config* config) {
     try {
@@ -255,9 +279,9 @@ void native_linear(const Matrix* matrix, const float* x, int32_t num_rows, int32
     quantized.resize(num_rows, matrix->columns);
     int stride = quantized.groups * GROUP;
     for (int row = 0; row < num_rows; row++) quantize_row(x + (size_t)row * stride, quantized, row);
-    for_each_block(team, matrix->blocks(), quantized, [&](int block, int row, int rows, const GroupTile* tile) {
-        f32x16 y[TILE_ROWS];
-        multiply_block(*matrix, block, rows, tile, y);
+    for_each_block(team, matrix->blocks(), quantized, [&](int block, int row, int rows, const GroupTile* tiles) {
+        f32x16 y[SPAN_ROWS];
+        multiply_span(*matrix, block, rows, tiles, y);
         int left = matrix->rows - block * LANES;
         for (int r = 0; r < rows; r++)
             memcpy(out + (size_t)(row + r) * matrix->rows + block * LANES, &y[r],

@@ -6,7 +6,7 @@
 // goes over the groups in order. Every element of the result is computed so, however many rows there are and whichever
 // thread does it: that is what makes a row's bits its own. The formulas are those of ggml's Q4_1 x Q8_1 and Q8_0 x Q8_0.
 //
-// A kernel for AMX belongs here, beside `multiply`: integers inside a group, the same float operations over the groups.
+// amx.h computes the same by other instructions: whoever changes the float operations here changes them there.
 #pragma once
 
 #include "quantize.h"

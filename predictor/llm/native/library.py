@@ -7,6 +7,7 @@ keeps the arrays behind it alive.
 from __future__ import annotations
 
 import ctypes
+import os
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
 from enum import IntEnum
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mesh.errors import Internal, Unsupported
+from mesh.errors import Internal, Unavailable, Unsupported
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,6 +24,7 @@ FloatArray = npt.NDArray[np.float32]
 PHASES = ("embed", "norm", "qkv", "rotary", "attention", "output", "gate_up", "down", "lm_head")
 
 _NO_MEMORY, _OUT_OF_RANGE = 1, 2
+_NOT_COMPILED_IN = -1
 
 
 class Format(IntEnum):
@@ -109,6 +111,8 @@ class CacheShape(Structure):
 
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # Any: ctypes' types have no common name
+    "native_request_amx": (c_int32, []),
+    "native_enable_amx": (None, [c_int32]),
     "native_new": (c_void_p, [POINTER(Config)]),
     "native_free": (None, [c_void_p]),
     "native_block_bytes": (c_int64, [POINTER(CacheShape)]),
@@ -149,6 +153,21 @@ class NativeLibrary:
                 function.restype, function.argtypes = result, arguments
         except (OSError, AttributeError) as error:
             raise Unsupported(f"the compiled kernels cannot be loaded: {error}") from error
+
+    def request_amx(self) -> None:
+        """Gets the right to use AMX, for this process. To be called only on a CPU that has it.
+
+        Raises Unsupported when the library has no kernels for it, Unavailable when the kernel or a sandbox refuses.
+        """
+        status = self._functions.native_request_amx()
+        if status == _NOT_COMPILED_IN:
+            raise Unsupported("the library has no kernels for AMX")
+        if status:
+            raise Unavailable(f"the system does not let this process use AMX: {os.strerror(status)}")
+
+    def enable_amx(self, is_enabled: bool) -> None:
+        """Whether linear layers of many rows use AMX from now on. Needs `request_amx` first."""
+        self._functions.native_enable_amx(is_enabled)
 
     def new_model(self, config: Config) -> int:
         """A handle for the calls below, to be given to `free_model` once."""

@@ -2,11 +2,13 @@
 // tiles of rows; how the work is cut changes who computes an element, never how.
 #pragma once
 
+#include "amx.h"
 #include "model.h"
 #include "ops.h"
 
 // Activations of so many rows stay in the second-level cache while the blocks of a task pass over them.
 constexpr int TILES_PER_TASK = 16;
+static_assert(TILES_PER_TASK * TILE_ROWS % SPAN_ROWS == 0);
 
 struct TaskShape {
     int num_block_parts, blocks_per_part, num_tile_parts;
@@ -21,34 +23,34 @@ struct TaskShape {
     int num_tasks() const { return num_block_parts * num_tile_parts; }
 };
 
-// Calls use(block, first row, rows, first tile) for every block of outputs and every tile of rows.
+// Calls use(block, first row, rows, first tile) for every block of outputs and every span of rows, in a TileSession.
 template <typename F>
 static void for_each_block(ThreadTeam& team, int blocks, const Activations& x, F use) {
     int tiles = ceil_div(x.rows, TILE_ROWS);
     TaskShape shape(team, blocks, tiles);
     team.parallel(shape.num_tasks(), [&](int task) {
-        int first_tile = task / shape.num_block_parts * TILES_PER_TASK;
+        int first_row = task / shape.num_block_parts * TILES_PER_TASK * TILE_ROWS;
         int first_block = task % shape.num_block_parts * shape.blocks_per_part;
+        int end = first_row + TILES_PER_TASK * TILE_ROWS < x.rows ? first_row + TILES_PER_TASK * TILE_ROWS : x.rows;
+        TileSession session(end - first_row);
         for (int block = first_block; block < first_block + shape.blocks_per_part && block < blocks; block++)
-            for (int tile = first_tile; tile < first_tile + TILES_PER_TASK && tile < tiles; tile++) {
-                int left = x.rows - tile * TILE_ROWS;
-                use(block, tile * TILE_ROWS, left < TILE_ROWS ? left : TILE_ROWS, x.tile(tile));
-            }
+            for (int row = first_row; row < end; row += SPAN_ROWS)
+                use(block, row, end - row < SPAN_ROWS ? end - row : SPAN_ROWS, x.tile(row / TILE_ROWS));
     });
 }
 
 // q, k and v = x Wᵀ + b, in one loop over the blocks of all three.
 static void project_qkv(Model& m, const Layer& layer) {
     int q_blocks = layer.q.blocks(), k_blocks = layer.k.blocks(), v_blocks = layer.v.blocks();
-    for_each_block(m.team, q_blocks + k_blocks + v_blocks, m.x, [&](int i, int row, int rows, const GroupTile* tile) {
+    for_each_block(m.team, q_blocks + k_blocks + v_blocks, m.x, [&](int i, int row, int rows, const GroupTile* tiles) {
         bool is_q = i < q_blocks, is_k = !is_q && i < q_blocks + k_blocks;
         const Matrix& matrix = is_q ? layer.q : is_k ? layer.k : layer.v;
         const float* bias = is_q ? layer.q_bias : is_k ? layer.k_bias : layer.v_bias;
         float* out = (is_q ? m.q : is_k ? m.k : m.v).data();
         int stride = is_q ? m.q_stride : m.kv_stride;
         int block = is_q ? i : is_k ? i - q_blocks : i - q_blocks - k_blocks;
-        f32x16 y[TILE_ROWS];
-        multiply_block(matrix, block, rows, tile, y);
+        f32x16 y[SPAN_ROWS];
+        multiply_span(matrix, block, rows, tiles, y);
         f32x16 b = bias ? load<f32x16>(bias + block * LANES) : f32x16{};
         for (int r = 0; r < rows; r++) store(out + (size_t)(row + r) * stride + block * LANES, y[r] + b);
     });
@@ -56,9 +58,9 @@ static void project_qkv(Model& m, const Layer& layer) {
 
 // hidden += x Wᵀ
 static void add_linear(Model& m, const Matrix& matrix, const Activations& x) {
-    for_each_block(m.team, matrix.blocks(), x, [&](int block, int row, int rows, const GroupTile* tile) {
-        f32x16 y[TILE_ROWS];
-        multiply_block(matrix, block, rows, tile, y);
+    for_each_block(m.team, matrix.blocks(), x, [&](int block, int row, int rows, const GroupTile* tiles) {
+        f32x16 y[SPAN_ROWS];
+        multiply_span(matrix, block, rows, tiles, y);
         for (int r = 0; r < rows; r++) {
             float* hidden = m.hidden.data() + (size_t)(row + r) * m.hidden_stride + block * LANES;
             store(hidden, load<f32x16>(hidden) + y[r]);
@@ -70,25 +72,31 @@ static void add_linear(Model& m, const Matrix& matrix, const Activations& x) {
 static void gate_up(Model& m, const Layer& layer) {
     int blocks = layer.gate.blocks();
     m.inner.resize(m.x.rows, m.config.intermediate_size);
-    for_each_block(m.team, ceil_div(blocks, 2), m.x, [&](int pair, int row, int rows, const GroupTile* tile) {
-        f32x16 product[2][TILE_ROWS] = {};
-        for (int i = 0; i < 2 && 2 * pair + i < blocks; i++) {
-            f32x16 gate[TILE_ROWS];
-            multiply_block(layer.gate, 2 * pair + i, rows, tile, gate);
-            multiply_block(layer.up, 2 * pair + i, rows, tile, product[i]);
+    for_each_block(m.team, ceil_div(blocks, 2), m.x, [&](int pair, int row, int rows, const GroupTile* tiles) {
+        f32x16 product[2][SPAN_ROWS];
+        for (int i = 0; i < 2; i++) {
+            f32x16 gate[SPAN_ROWS];
+            if (2 * pair + i == blocks) {
+                for (int r = 0; r < rows; r++) product[i][r] = f32x16{};
+                break;
+            }
+            multiply_span(layer.gate, 2 * pair + i, rows, tiles, gate);
+            multiply_span(layer.up, 2 * pair + i, rows, tiles, product[i]);
             for (int r = 0; r < rows; r++) product[i][r] *= silu(gate[r]);
         }
-        GroupTile& out = m.inner.tile(row / TILE_ROWS)[pair];
-        for (int r = 0; r < rows; r++) quantize_group(product[0][r], product[1][r], out, r);
+        for (int r = 0; r < rows; r++) {
+            GroupTile& out = m.inner.tile((row + r) / TILE_ROWS)[pair];
+            quantize_group(product[0][r], product[1][r], out, r % TILE_ROWS);
+        }
     });
 }
 
 // out[row] = the logits of row `row` of x; `out` has vocab_size floats a row.
 static void project_logits(Model& m, const Activations& x, float* out) {
     int vocab = m.config.vocab_size;
-    for_each_block(m.team, m.config.lm_head.blocks(), x, [&](int block, int row, int rows, const GroupTile* tile) {
-        f32x16 y[TILE_ROWS];
-        multiply_block(m.config.lm_head, block, rows, tile, y);
+    for_each_block(m.team, m.config.lm_head.blocks(), x, [&](int block, int row, int rows, const GroupTile* tiles) {
+        f32x16 y[SPAN_ROWS];
+        multiply_span(m.config.lm_head, block, rows, tiles, y);
         int left = vocab - block * LANES;
         size_t size = (left < LANES ? left : LANES) * sizeof(float);
         for (int r = 0; r < rows; r++) memcpy(out + (size_t)(row + r) * vocab + block * LANES, &y[r], size);

@@ -12,6 +12,7 @@ import torch
 from mesh.errors import DeadlineExceeded, InvalidInput, Unavailable, Unsupported
 from predictor.llm.loader import Progress, describe, open_model
 from predictor.llm.models.config import ModelConfig
+from predictor.llm.native.amx import use_amx
 from predictor.llm.native.backend import NativeBackend
 from predictor.llm.native.compiler import build
 from predictor.llm.native.library import KvFormat, NativeLibrary
@@ -50,12 +51,15 @@ def find_kernels(
         return None
     try:
         _check(path, settings, flags())
-        return NativeLibrary(compile_kernels(Path(settings.cache_dir)))
+        library_path = compile_kernels(Path(settings.cache_dir))
+        library = NativeLibrary(library_path)
     except (Unsupported, Unavailable, DeadlineExceeded) as error:
         if settings.backend == "native":
             raise
         _log.warning("native_backend_not_used", reason=error.message)
         return None
+    _log.info("native_kernels_loaded", path=str(library_path), amx=use_amx(library, flags()))
+    return library
 
 
 _DEFAULTS = ("cpu", "auto")
