@@ -29,6 +29,7 @@ main() {
     say "asking the mesh"
     ask
     check_confinement
+    check_kernels
     kill_predictor
     say "asking the mesh again"
     ask
@@ -36,13 +37,14 @@ main() {
 }
 
 build() {
-    local base wheels service
+    local base compiler wheels service
     base=$(base_image "$WORK")
+    compiler=$(compiler_image "$WORK")
     wheels=$(wheels_image)
     for service in "${SERVICES[@]}"; do
         say "building $service on $base"
         timeout 400 "$DOCKER" build --quiet --file deploy/Dockerfile --target "$service" \
-            --build-arg BASE_IMAGE="$base" --build-arg WHEELS_IMAGE="$wheels" \
+            --build-arg BASE_IMAGE="$base" --build-arg COMPILER_IMAGE="$compiler" --build-arg WHEELS_IMAGE="$wheels" \
             --tag "meshserve/$service:$MESHSERVE_TAG" . >/dev/null
     done
     "$DOCKER" images --filter "reference=meshserve/*:$MESHSERVE_TAG" --format '{{.Repository}} {{.Size}}'
@@ -79,12 +81,22 @@ service = sys.argv[1]
 faults = {
     "runs as root": os.getuid() == 0,
     "can write to its image": not os.statvfs("/").f_flag & os.ST_RDONLY,
-    "has a compiler": any(map(shutil.which, ("cc", "gcc", "clang"))),
+    "has a compiler": any(map(shutil.which, ("cc", "gcc", "g++", "clang"))),
     "has torch": service != "predictor" and importlib.util.find_spec("torch") is not None,
 }
 sys.exit("".join(f"{service} {fault}\n" for fault, is_there in faults.items() if is_there) or None)
 PYTHON
     done
+}
+
+# The engine computes with what its image brought, on a CPU for which that is the faster way.
+check_kernels() {
+    if ! grep -q avx2 /proc/cpuinfo; then return; fi
+    say "looking for the kernels"
+    if ! compose logs --no-color predictor | grep native_kernels_loaded | grep -c /venv/lib/meshserve/kernels/ >/dev/null; then
+        echo "compose_smoke: the predictor does not compute with the kernels of its image" >&2
+        return 1
+    fi
 }
 
 kill_predictor() {

@@ -3,6 +3,7 @@
 #
 #     engine_up DIR      sets DOCKER (the client's path), exports DOCKER_HOST and DOCKER_CONFIG; 1 when there is none
 #     base_image DIR     prints the image to build on
+#     compiler_image DIR prints an image like it that has g++
 #     wheels_image       prints an image with the wheels that this machine keeps on its disk, or "scratch"
 #     engine_down DIR    ends our own engine and leaves no interface and no firewall rule of it
 #
@@ -73,12 +74,25 @@ engine_compose() {
 base_image() {
     if [ -n "${MESHSERVE_BASE_IMAGE:-}" ] || [ -z "$ENGINE_IS_OURS" ]; then
         echo "${MESHSERVE_BASE_IMAGE:-python:3.11-slim}"
-        return
+    else
+        debian_image "$1" meshserve-local/base
     fi
-    local root=$1/rootfs sources=/etc/apt/sources.list.d/debian.sources packages
+}
+
+compiler_image() {
+    if [ -n "${MESHSERVE_COMPILER_IMAGE:-}" ] || [ -z "$ENGINE_IS_OURS" ]; then
+        echo "${MESHSERVE_COMPILER_IMAGE:-python:3.11}"
+    else
+        debian_image "$1" meshserve-local/compiler g++
+    fi
+}
+
+# debian_image DIR NAME [PACKAGE]: makes NAME of this machine's Debian, and prints it.
+debian_image() {
+    local root=$1/rootfs name=$2 sources=/etc/apt/sources.list.d/debian.sources packages
     [ -e "$sources" ] || sources=/etc/apt/sources.list
     packages=base-files,base-passwd,dash,bash,coreutils,libc-bin,python3,python3-venv,ca-certificates,sed,grep
-    packages+=,findutils,tar,gzip,mawk,debianutils,libstdc++6
+    packages+=,findutils,tar,gzip,mawk,debianutils,libstdc++6${3:+,$3}
     # Extracted, not configured: what the packages' scripts would do is done below, as far as Python needs it.
     timeout 180 mmdebstrap --quiet --variant=extract --skip=check/empty,cleanup/reproducible --include="$packages" \
         "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" "$sources" >&2
@@ -91,9 +105,9 @@ base_image() {
     ln -sf python3 "$root/usr/bin/python"
     ln -sf mawk "$root/usr/bin/awk"
     chroot "$root" /sbin/ldconfig
-    tar -C "$root" -c . | "$DOCKER" import - meshserve-local/base >/dev/null
+    tar -C "$root" -c . | "$DOCKER" import - "$name" >/dev/null
     rm -rf "$root"
-    echo meshserve-local/base
+    echo "$name"
 }
 
 wheels_image() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from deploy.local.prepare import DEFAULT_DEPLOYMENTS
 from mesh.deployments import read_deployments
 from mesh.settings import ServiceSettings
+from predictor.llm.native.compiler import PREBUILT_DIR
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
@@ -135,6 +137,18 @@ def test_image_installs_its_own_extra_and_runs_as_a_numbered_user(name: str) -> 
     assert f"--from={name}-venv" in stages[name]
     assert stages[name].startswith(f"FROM runtime AS {name}\n")
     assert re.search(r"^USER \d+:\d+$", stages["runtime"], re.MULTILINE)
+
+
+def test_the_predictor_finds_the_kernels_that_its_image_brings() -> None:
+    stages = _stages(DOCKERFILE)
+    python = re.search(r"PATH=(/\S+)/bin:", stages["runtime"])
+    copied = re.search(r"^COPY --from=kernels (\S+) (\S+)$", stages["predictor"], re.MULTILINE)
+
+    assert python is not None
+    assert copied is not None
+    assert f"python -m predictor.llm.native --to {copied[1]}" in stages["kernels"]
+    # Where `build` looks, with the image's Python in the place of this one.
+    assert copied[2] == python[1] + str(PREBUILT_DIR).removeprefix(sys.prefix)
 
 
 @each_service
