@@ -14,8 +14,8 @@ KV_CACHE_DTYPES = ("auto", "bfloat16", "int8")
 class EngineSettings:
     """Checked when made: a wrong value raises InvalidInput that names the field, the value and the range.
 
-    backend: "torch"; "native", kernels that are compiled for this CPU on first use; or "auto": native where dtype is
-        "auto" as well and compiler, CPU and architecture allow it, else torch.
+    backend: "torch"; "native", kernels that were compiled beforehand or are on first use; or "auto": native where dtype
+        is "auto" as well and compiler, CPU and architecture allow it, else torch.
     dtype: of weights and activations in torch, "auto" takes what the loader finds best. The native backend keeps the
         4-bit and 8-bit weights of a file as they are, and takes no other dtype than "auto".
     kv_cache_dtype: of keys and values; "auto" takes int8 in the native backend and `dtype` in torch, which takes no

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from structlog.testing import capture_logs
 from mesh.errors import InvalidInput, Unsupported
 from predictor.llm.factory import load_engine_model
 from predictor.llm.native.backend import NativeBackend
-from predictor.llm.native.compiler import build
+from predictor.llm.native.compiler import build, prebuilt_path
 from predictor.llm.native.library import NativeLibrary
 from predictor.llm.native.loader import find_kernels, load_native
-from predictor.llm.native.targets import FAST_CPU_FLAGS
+from predictor.llm.native.targets import FAST_CPU_FLAGS, Target, best_target, cpu_flags
 from predictor.llm.settings import EngineSettings
+from predictor.llm.step import Chunk, Draw, SamplingParams, StepPlan
 from predictor.llm.torch_backend import TorchBackend
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
 
@@ -57,15 +59,57 @@ def test_what_asks_for_torch_gets_it_without_a_word(
     assert events == []
 
 
-def test_without_a_compiler_auto_says_so_once_and_takes_torch(
-    small_gguf: Path, artifact_cache_dir: Path, events: list[dict[str, object]]
+def without_a_new_compiler(cache_dir: Path) -> Path:
+    return build(cache_dir, target=Target("other", ("-march=unheard-of",), frozenset()))
+
+
+def with_a_damaged_library_only(cache_dir: Path) -> Path:
+    target = best_target(cpu_flags())
+    prebuilt_path(target, cache_dir).write_bytes(b"\x7fELF half a library")
+    return build(cache_dir, target=target, prebuilt_dir=cache_dir, find=lambda name: None)
+
+
+def with_a_library_for_something_else(cache_dir: Path) -> Path:
+    path = cache_dir / "other.so"
+    path.write_bytes(b"no library")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("compile_kernels", "reason"),
+    [
+        (without_compiler, r"there is no C\+\+ compiler"),
+        (without_a_new_compiler, "cannot compile the kernels: .*unheard-of"),
+        (lambda cache_dir: build(Path("/proc")), "cannot be kept in /proc/native"),
+        (with_a_damaged_library_only, r"there is no C\+\+ compiler"),
+        (with_a_library_for_something_else, "cannot be loaded"),
+    ],
+    ids=["no compiler", "old compiler", "no disk", "damaged", "no library"],
+)
+def test_whatever_is_missing_is_said_once_and_torch_takes_over(
+    small_gguf: Path,
+    tmp_path: Path,
+    compile_kernels: Callable[[Path], Path],
+    reason: str,
+    events: list[dict[str, object]],
 ) -> None:
-    asked = settings(artifact_cache_dir)
+    assert find_kernels(small_gguf, settings(tmp_path), flags=fast, compile_kernels=compile_kernels) is None
 
-    assert find_kernels(small_gguf, asked, flags=fast, compile_kernels=without_compiler) is None
+    (said,) = [event for event in events if event["event"] == "native_backend_not_used"]
+    assert re.search(reason, str(said["reason"]))
 
-    (event,) = events
-    assert event["event"] == "native_backend_not_used" and "no C++ compiler" in str(event["reason"])
+
+def test_torch_answers_where_the_kernels_cannot(small_gguf: Path, artifact_cache_dir: Path) -> None:
+    """Nothing can be kept in /proc."""
+    plan = StepPlan(0, (Chunk(0, tuple(range(5, 45)), 0, (0, 1, 2), Draw(SamplingParams(temperature=0))),))
+    results = []
+    for asked in (settings(Path("/proc")), settings(artifact_cache_dir, backend="torch")):
+        backend = load_engine_model(small_gguf, asked, lambda stage, share: None).backend
+        assert isinstance(backend, TorchBackend)
+        backend.allocate(3, 16)
+        results.append(backend.execute(plan))
+
+    assert results[0] == results[1]
 
 
 def test_an_old_cpu_takes_torch_by_itself_and_the_kernels_when_told(
