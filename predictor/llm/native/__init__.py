@@ -2,6 +2,6 @@
 
 `targets` names the kinds of CPU, `compiler` finds or builds the kernels for one, `library` speaks to them, `amx` turns
 AMX on where it is right, `packing` lays weights out, `backend` is the engine's `Backend`. The kernels themselves:
-simd.h, quantize.h, gemm.h, tiles.h, amx.h, pack.h, ops.h, attention.h, threads.h, model.h, linear.h, forward.cpp, to be
-read in that order.
+simd.h, quantize.h, gemm.h, tiles.h, amx.h, pack.h, ops.h, attention.h, kv_bfloat16.h, kv_int8.h, kv_cache.h, threads.h,
+model.h, linear.h, forward.cpp, to be read in that order.
 """
