@@ -120,9 +120,10 @@ def torch_reader(loaded: LoadedModel) -> Reader:
 def native_reader(backend: object) -> Reader:
     assert isinstance(backend, NativeBackend)
     backend.allocate(NUM_BLOCKS, BLOCK_SIZE)
+    table = tuple(range(NUM_BLOCKS))
 
     def read(window: Sequence[int]) -> LogitsOf:
-        backend.execute(StepPlan(0, (Chunk(0, tuple(window), 0, tuple(range(NUM_BLOCKS))),)))
+        backend.execute(StepPlan(0, (Chunk(0, tuple(window), 0, table, score_targets=(*window[1:], 0)),)))
         return backend.logits
 
     return read

@@ -34,6 +34,16 @@ def read_results(chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: 
     return results
 
 
+def logit_rows(chunks: Sequence[Chunk], first_rows: Sequence[int]) -> list[int]:
+    """The rows of a step whose logits its results need, rising."""
+    rows: set[int] = set()
+    for chunk, first in zip(chunks, first_rows, strict=True):
+        if chunk.draw is not None:
+            rows.add(first + len(chunk.token_ids) - 1)
+        rows.update(first + offset for offset, target in enumerate(chunk.score_targets) if target != -1)
+    return sorted(rows)
+
+
 def _sample(
     chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf
 ) -> dict[int, tuple[int, TokenLogprobs | None]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.native.library import CacheShape, NativeLibrary, Step, pointer
 from predictor.llm.native.packing import PackedModel, aligned_zeros
-from predictor.llm.readout import LOGIT_ROWS, read_results
+from predictor.llm.readout import LOGIT_ROWS, logit_rows, read_results
 from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan
 
 _WARM_UP_BLOCK_SIZE = 16
@@ -94,7 +94,7 @@ class NativeBackend:
         return read_results(plan.chunks, batch.first_rows, self.logits)
 
     def logits(self, rows: Sequence[int]) -> Tensor:
-        """Logits of at most LOGIT_ROWS rows of the last step; float32 [rows, num_tokens], good until the next call."""
+        """At most LOGIT_ROWS of the last step's `logit_rows`; float32 [rows, num_tokens], good until the next call."""
         logits = self._logits_buffer[: len(rows)]
         self._library.logits(self._open_handle(), np.array(rows, np.int32), logits.data_ptr())
         return logits[:, : self._num_tokens]
@@ -121,6 +121,7 @@ class FlatStep:
         self._token_ids = np.fromiter((t for chunk in chunks for t in chunk.token_ids), np.int32, sum(lengths))
         self._tables = np.fromiter((b for chunk in chunks for b in chunk.block_table), np.int32, sum(table_lengths))
         self.first_rows: list[int] = (np.cumsum(lengths) - lengths).tolist()
+        self._logit_rows = np.array(logit_rows(chunks, self.first_rows), np.int32)
 
     def as_structure(self, cache: npt.NDArray[np.uint8], num_blocks: int, block_size: int) -> Step:
         """Points into this object and `cache`: both must outlive it."""
@@ -129,10 +130,12 @@ class FlatStep:
             num_tokens_in_all=len(self._token_ids),
             block_size=block_size,
             num_blocks=num_blocks,
+            num_logit_rows=len(self._logit_rows),
             token_ids=pointer(self._token_ids),
             start_positions=pointer(self._starts),
             num_tokens=pointer(self._num_tokens),
             table_offsets=pointer(self._table_offsets),
             block_tables=pointer(self._tables),
+            logit_rows=pointer(self._logit_rows),
             cache=pointer(cache),
         )

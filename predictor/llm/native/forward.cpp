@@ -5,6 +5,7 @@
 #include "linear.h"
 #include "pack.h"
 
+#include <algorithm>
 #include <new>
 
 enum Status : int32_t { OK = 0, NO_MEMORY = 1, OUT_OF_RANGE = 2 };
@@ -18,6 +19,10 @@ static bool is_in_range(const Model& m, const Step& step) {
         if (step.start_positions[c] < 0 || step.num_tokens[c] < 1) return false;
         for (int i = 0; i < blocks; i++)
             if (table[i] < 0 || table[i] >= step.num_blocks) return false;
+    }
+    for (int i = 0; i < step.num_logit_rows; i++) {
+        int after = i ? step.logit_rows[i - 1] : -1;
+        if (step.logit_rows[i] <= after || step.logit_rows[i] >= step.num_tokens_in_all) return false;
     }
     return true;
 }
@@ -41,6 +46,7 @@ static void prepare(Model& m, const Step& step) {
     grow(m.positions, rows);
     grow(m.blocks, rows);
     grow(m.slots, rows);
+    m.logit_rows.assign(step.logit_rows, step.logit_rows + step.num_logit_rows);
     int row = 0;
     for (int c = 0; c < step.num_chunks; c++)
         for (int i = 0; i < step.num_tokens[c]; i++, row++) {
@@ -127,6 +133,18 @@ static std::vector<AttentionPart> plan_attention(const Model& m, const Step& ste
     return parts;
 }
 
+// The parts that have one of the rows, which rise.
+static std::vector<AttentionPart> parts_with(const std::vector<AttentionPart>& parts, const std::vector<int32_t>& rows,
+                                             int group) {
+    std::vector<AttentionPart> kept;
+    for (const AttentionPart& part : parts) {
+        auto first = std::lower_bound(rows.begin(), rows.end(), part.first_row + part.first / group);
+        int last_row = part.first_row + (part.first + part.rows - 1) / group;
+        if (first != rows.end() && *first <= last_row) kept.push_back(part);
+    }
+    return kept;
+}
+
 static void attend_part(Model& m, const Step& step, const CacheShape& shape, uint8_t* layer_cache,
                         const AttentionPart& part) {
     static thread_local std::vector<float> scores;
@@ -151,22 +169,27 @@ static void attend_part(Model& m, const Step& step, const CacheShape& shape, uin
     attend(task);
 }
 
-static void run_layer(Model& m, const Step& step, const Layer& layer, uint8_t* layer_cache,
-                      const CacheShape& shape, const std::vector<AttentionPart>& parts) {
-    int rows = step.num_tokens_in_all;
+static void attend_all(Model& m, const Step& step, const CacheShape& shape, uint8_t* layer_cache,
+                       const std::vector<AttentionPart>& parts) {
+    Timer timer(m, ATTENTION);
+    // The longest first: the last tasks of a loop are then short ones, and nobody waits long for them.
+    m.team.parallel((int)parts.size(), [&](int task) {
+        attend_part(m, step, shape, layer_cache, parts[parts.size() - 1 - task]);
+    });
+}
+
+// Until the keys and values of all rows are in the cache.
+static void begin_layer(Model& m, const Layer& layer, const CacheShape& shape, uint8_t* layer_cache, int rows) {
     normalize_all(m, layer.input_norm, rows);
     {
         Timer timer(m, QKV);
         project_qkv(m, layer);
     }
     rotate_and_write(m, shape, layer_cache, rows);
-    {
-        Timer timer(m, ATTENTION);
-        // The longest first: the last tasks of a loop are then short ones, and nobody waits long for them.
-        m.team.parallel((int)parts.size(), [&](int task) {
-            attend_part(m, step, shape, layer_cache, parts[parts.size() - 1 - task]);
-        });
-    }
+}
+
+// From what attention gave on, for the first `rows` rows.
+static void end_layer(Model& m, const Layer& layer, int rows) {
     {
         Timer timer(m, OUTPUT);
         m.x.resize(rows, m.q_size);
@@ -180,6 +203,36 @@ static void run_layer(Model& m, const Step& step, const Layer& layer, uint8_t* l
     }
     Timer timer(m, DOWN);
     add_linear(m, layer.down, m.inner);
+}
+
+// Moves the rows whose logits may be asked for to the front.
+static void keep_logit_rows(Model& m) {
+    for (size_t i = 0; i < m.logit_rows.size(); i++) {
+        size_t row = m.logit_rows[i];
+        memmove(m.hidden.data() + i * m.hidden_stride, m.hidden.data() + row * m.hidden_stride,
+                m.hidden_stride * sizeof(float));
+        memmove(m.attended.data() + i * m.q_stride, m.attended.data() + row * m.q_stride, m.q_stride * sizeof(float));
+    }
+}
+
+static void run(Model& m, const Step& step) {
+    prepare(m, step);
+    CacheShape shape = cache_shape(m, step);
+    std::vector<AttentionPart> parts = plan_attention(m, step);
+    embed(m, step);
+    int rows = step.num_tokens_in_all;
+    for (int i = 0; i < m.config.num_layers; i++) {
+        uint8_t* layer_cache = step.cache + (size_t)i * step.num_blocks * shape.block_bytes();
+        begin_layer(m, m.layers[i], shape, layer_cache, rows);
+        bool is_last = i + 1 == m.config.num_layers;
+        if (is_last) parts = parts_with(parts, m.logit_rows, m.config.num_heads / m.config.num_kv_heads);
+        attend_all(m, step, shape, layer_cache, parts);
+        if (is_last) {
+            keep_logit_rows(m);
+            rows = (int)m.logit_rows.size();
+        }
+        if (rows) end_layer(m, m.layers[i], rows);
+    }
 }
 
 extern "C" {
@@ -227,26 +280,25 @@ int32_t native_forward(Model* model, const Step* step) {
     Model& m = *model;
     if (!is_in_range(m, *step)) return OUT_OF_RANGE;
     try {
-        prepare(m, *step);
-        CacheShape shape = cache_shape(m, *step);
-        std::vector<AttentionPart> parts = plan_attention(m, *step);
-        embed(m, *step);
-        for (int i = 0; i < m.config.num_layers; i++) {
-            uint8_t* layer_cache = step->cache + (size_t)i * step->num_blocks * shape.block_bytes();
-            run_layer(m, *step, m.layers[i], layer_cache, shape, parts);
-        }
+        run(m, *step);
     } catch (...) {
         return NO_MEMORY;
     }
     return OK;
 }
 
-// Logits of some rows of the last step; float32 [num_rows, vocab_size].
+// Logits of some rows of the last step, which are among its logit_rows; float32 [num_rows, vocab_size].
 int32_t native_logits(Model* model, const int32_t* rows, int32_t num_rows, float* out) {
     Model& m = *model;
     Timer timer(m, LM_HEAD);
     try {
-        normalize(m, m.config.norm, num_rows, [&](int i) { return rows[i]; });
+        std::vector<int> places(num_rows);
+        for (int i = 0; i < num_rows; i++) {
+            auto found = std::lower_bound(m.logit_rows.begin(), m.logit_rows.end(), rows[i]);
+            if (found == m.logit_rows.end() || *found != rows[i]) return OUT_OF_RANGE;
+            places[i] = (int)(found - m.logit_rows.begin());
+        }
+        normalize(m, m.config.norm, num_rows, [&](int i) { return places[i]; });
         project_logits(m, m.x, out);
     } catch (...) {
         return NO_MEMORY;

@@ -96,10 +96,21 @@ class Config(Structure):
 
 class Step(Structure):
     _fields_ = (
-        *((name, c_int32) for name in ("num_chunks", "num_tokens_in_all", "block_size", "num_blocks")),
+        *(
+            (name, c_int32)
+            for name in ("num_chunks", "num_tokens_in_all", "block_size", "num_blocks", "num_logit_rows")
+        ),
         *(
             (name, c_void_p)
-            for name in ("token_ids", "start_positions", "num_tokens", "table_offsets", "block_tables", "cache")
+            for name in (
+                "token_ids",
+                "start_positions",
+                "num_tokens",
+                "table_offsets",
+                "block_tables",
+                "logit_rows",
+                "cache",
+            )
         ),
     )
 
@@ -187,7 +198,7 @@ class NativeLibrary:
         _check(self._functions.native_forward(handle, byref(step)))
 
     def logits(self, handle: int, rows: npt.NDArray[np.int32], out_address: int) -> None:
-        """Logits of `rows` of the last step; `out_address` holds float32 [len(rows), vocab_size]."""
+        """Logits of `rows`, each one of the last logit_rows; `out_address` takes float32 [len(rows), vocab_size]."""
         _check(self._functions.native_logits(handle, pointer(rows), len(rows), out_address))
 
     def seconds(self, handle: int) -> dict[str, float]:

@@ -28,14 +28,16 @@ struct Config {
 };
 
 // A step: chunks of tokens side by side. Chunk i has num_tokens[i] tokens at positions start_positions[i], …; its block
-// table begins at block_tables[table_offsets[i]].
+// table begins at block_tables[table_offsets[i]]. logit_rows: the rows, rising, whose logits may be asked for; the last
+// layer computes nothing for the others but their keys and values.
 struct Step {
-    int32_t num_chunks, num_tokens_in_all, block_size, num_blocks;
+    int32_t num_chunks, num_tokens_in_all, block_size, num_blocks, num_logit_rows;
     const int32_t* token_ids;
     const int32_t* start_positions;
     const int32_t* num_tokens;
     const int32_t* table_offsets;
     const int32_t* block_tables;
+    const int32_t* logit_rows;
     uint8_t* cache;  // [num_layers][num_blocks], see CacheShape
 };
 
@@ -62,6 +64,7 @@ struct Model {
     std::vector<float> hidden, q, k, v, attended, rotations;
     std::vector<uint8_t> queries;  // q, turned and scaled, see write_query
     std::vector<int32_t> positions, blocks, slots;
+    std::vector<int32_t> logit_rows;  // of the last step; row i of `hidden` is that of row logit_rows[i]
     Activations x, inner;
     double seconds[NUM_PHASES] = {};
 };

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from predictor.llm.readout import LOGIT_ROWS, read_results
+from predictor.llm.readout import LOGIT_ROWS, logit_rows, read_results
 from predictor.llm.step import Chunk, Draw, SamplingParams
 
 GREEDY = Draw(SamplingParams(temperature=0.0))
@@ -31,6 +31,7 @@ def test_only_the_last_row_of_a_drawing_chunk_is_read() -> None:
     results = read_results(chunks, [0, 3, 5], rows)
 
     assert rows.asked == [(2, 5)]
+    assert logit_rows(chunks, [0, 3, 5]) == [2, 5]
     assert [(result.sequence_id, result.token_id) for result in results] == [(7, 2), (8, None), (9, 5)]
 
 
@@ -41,6 +42,7 @@ def test_only_wanted_scores_are_read() -> None:
     _, scored = read_results(chunks, [4, 10], rows)
 
     assert rows.asked == [(10, 12)]
+    assert logit_rows(chunks, [4, 10]) == [10, 12]
     assert [(score.token_id, score.top[0][0]) for score in scored.scores] == [(11, 10), (13, 12)]
 
 

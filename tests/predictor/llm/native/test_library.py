@@ -55,6 +55,8 @@ def test_a_step_that_reaches_out_of_bounds_is_refused(
         library.forward(handle, good.as_structure(cache, num_blocks, 16))
         with pytest.raises(Internal, match="does not exist"):
             library.forward(handle, bad.as_structure(cache, num_blocks, 16))
+        with pytest.raises(Internal, match="does not exist"):
+            library.logits(handle, np.zeros(1, np.int32), 0)  # no logits were asked for
         assert all(library.seconds(handle)[name] > 0 for name in PHASES if name != "lm_head")
     finally:
         library.free_model(handle)
