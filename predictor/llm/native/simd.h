@@ -122,16 +122,16 @@ static inline f32x16 load_f16(const void* from) {
 #endif
 }
 
-// To bfloat16, ties to even. A NaN stays one; what is no normal number becomes 0, as the CPU's own
-// instruction would read it.
+// To bfloat16, ties to even. A NaN stays one, and what is no normal number becomes a zero of its sign: as the CPU's own
+// instruction does it.
 static inline u16x16 to_bf16(f32x16 x) {
 #if defined(__AVX512BF16__)
     return (u16x16)_mm512_cvtneps_pbh((__m512)x);
 #else
     u32x16 bits = (u32x16)x, magnitude = bits & 0x7fffffffu;
     u32x16 rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    rounded = magnitude > 0x7f800000u ? rounded - rounded + 0x7fc0u : rounded;
-    return __builtin_convertvector(magnitude < 0x00800000u ? u32x16{} : rounded, u16x16);
+    rounded = magnitude > 0x7f800000u ? bits >> 16 | 0x0040u : rounded;
+    return __builtin_convertvector(magnitude < 0x00800000u ? bits >> 16 & 0x8000u : rounded, u16x16);
 #endif
 }
 

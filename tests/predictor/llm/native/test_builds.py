@@ -83,6 +83,17 @@ def test_attention(library: NativeLibrary, other: NativeLibrary, kv_format: KvFo
     np.testing.assert_array_equal(*results)
 
 
+def test_odd_values_as_bfloat16(library: NativeLibrary, other: NativeLibrary) -> None:
+    odd = np.array([1e-40, -1e-40, 0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1.1754944e-38, -3e38, 1.00390625, 3.4e38])
+    caches = []
+    for kernels in (library, other):
+        cache = PagedCache(kernels, 16, 1, 12, 1, KvFormat.BFLOAT16)
+        kernels.write_key_value(cache.shape, cache.memory, (0, 3, 0), odd.astype(np.float32), -odd.astype(np.float32))
+        caches.append(cache.memory)
+
+    np.testing.assert_array_equal(*caches)
+
+
 @pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
 def test_a_whole_model(library: NativeLibrary, other: NativeLibrary, tmp_path: Path, kind: str) -> None:
     path = write_small_model(tmp_path / "small.gguf", SmallModel(quantization=gguf.GGMLQuantizationType[kind]))
