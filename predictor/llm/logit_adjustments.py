@@ -64,5 +64,6 @@ def _ids(token_ids: Iterable[int], like: Tensor) -> Tensor:
 
 def _unpack(bitmap: bytes, vocab_size: int, device: torch.device) -> Tensor:
     """Bool [V]; tokens beyond the bitmap are False."""
-    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), count=vocab_size, bitorder="little")
+    # Of no bytes at all numpy would unpack whatever lies in memory.
+    bits = np.unpackbits(np.frombuffer(bitmap or b"\0", np.uint8), count=vocab_size, bitorder="little")
     return torch.from_numpy(bits.view(np.bool_)).to(device)

@@ -6,27 +6,40 @@ Shared by the backends, so that they answer alike. Knows no model: logits come f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from torch import Tensor
-
-from predictor.llm import sampler
-from predictor.llm.step import Chunk, ChunkResult, TokenLogprobs
+from predictor.llm.step import Chunk, ChunkResult, Draw, TokenLogprobs
 
 # Logits are computed for so many rows at once: memory stays bounded however long a scored prompt is, and oneDNN gives a
 # row the same bits in any batch up to this size.
 LOGIT_ROWS = 32
 
-# Numbers of rows of the step → float32 [rows, vocab_size], at most LOGIT_ROWS of them. Good until the next call.
-LogitsOf = Callable[[Sequence[int]], Tensor]
+# float32 [rows, vocab_size], in whatever holds a backend's numbers.
+Logits = TypeVar("Logits")
+LogitsIn = TypeVar("LogitsIn", contravariant=True)
+
+# Numbers of rows of the step → their logits, at most LOGIT_ROWS of them. Good until the next call.
+LogitsOf = Callable[[Sequence[int]], Logits]
 
 _T = TypeVar("_T")
 
 
-def read_results(chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf) -> list[ChunkResult]:
+class Sampler(Protocol[LogitsIn]):
+    """Chooses tokens and tells log-probabilities. The module `predictor.llm.sampler` is the reference."""
+
+    def sample(self, logits: LogitsIn, draws: Sequence[Draw], positions: Sequence[int]) -> list[int]: ...
+
+    def logprobs(
+        self, logits: LogitsIn, token_ids: Sequence[int], num_top: Sequence[int]
+    ) -> list[TokenLogprobs | None]: ...
+
+
+def read_results(
+    chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf[Logits], sampler: Sampler[Logits]
+) -> list[ChunkResult]:
     """The results of a step, in the order of its chunks; first_rows says where each chunk starts."""
-    sampled = _sample(chunks, first_rows, logits_of)
-    scores = _score(chunks, first_rows, logits_of)
+    sampled = _sample(chunks, first_rows, logits_of, sampler)
+    scores = _score(chunks, first_rows, logits_of, sampler)
     results = []
     for i, chunk in enumerate(chunks):
         token_id, logprobs = sampled.get(i, (None, None))
@@ -45,7 +58,7 @@ def logit_rows(chunks: Sequence[Chunk], first_rows: Sequence[int]) -> list[int]:
 
 
 def _sample(
-    chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf
+    chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf[Logits], sampler: Sampler[Logits]
 ) -> dict[int, tuple[int, TokenLogprobs | None]]:
     """The next token of each chunk that asks for one, by the chunk's place in the plan."""
     wanted = [
@@ -63,7 +76,9 @@ def _sample(
     return results
 
 
-def _score(chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf) -> dict[int, list[TokenLogprobs]]:
+def _score(
+    chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf[Logits], sampler: Sampler[Logits]
+) -> dict[int, list[TokenLogprobs]]:
     """Log-probabilities of the wanted targets of each chunk that has any, by the chunk's place in the plan."""
     wanted = [
         (i, first_rows[i] + offset, target, chunk.num_score_logprobs)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from predictor.llm import sampler
 from predictor.llm.layers.attention import AttentionMetadata, KVCache, Span, plan_attention, span_order
 from predictor.llm.loader import LoadedModel
 from predictor.llm.readout import read_results
@@ -83,7 +84,7 @@ class TorchBackend:
         def logits_of(rows: Sequence[int]) -> Tensor:
             return self._model.logits(hidden[torch.tensor(rows, device=self._device)])[:, : self._num_tokens]
 
-        return read_results(plan.chunks, batch.first_rows, logits_of)
+        return read_results(plan.chunks, batch.first_rows, logits_of, sampler)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,16 @@ attention.h).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from predictor.llm.models.config import ModelConfig
-from predictor.llm.native.library import CacheShape, NativeLibrary, Step, pointer
+from predictor.llm.native.library import CacheShape, FloatArray, NativeLibrary, Step, address, pointer
 from predictor.llm.native.packing import PackedModel, aligned_zeros
+from predictor.llm.native.sampler import NativeSampler
 from predictor.llm.readout import LOGIT_ROWS, logit_rows, read_results
 from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan
 
@@ -35,9 +35,10 @@ class NativeBackend:
         self._kv_format = packed.config.kv_format
         self._packed: PackedModel | None = packed
         self._handle: int | None = library.new_model(packed.config)
+        self._sampler = NativeSampler(library, library.team(self._handle))
         self._cache: _Cache | None = None
         # One for all steps: fresh pages would cost more than the sums that fill them.
-        self._logits_buffer = torch.empty((LOGIT_ROWS, config.vocab_size), dtype=torch.float32)
+        self._logits_buffer = np.empty((LOGIT_ROWS, config.vocab_size), np.float32)
 
     def block_bytes(self, block_size: int) -> int:
         config = self._config
@@ -91,13 +92,12 @@ class NativeBackend:
         handle = self._open_handle()
         batch = FlatStep(plan.chunks)
         self._library.forward(handle, batch.as_structure(cache.memory, cache.num_blocks, cache.block_size))
-        return read_results(plan.chunks, batch.first_rows, self.logits)
+        return read_results(plan.chunks, batch.first_rows, self.logits, self._sampler)
 
-    def logits(self, rows: Sequence[int]) -> Tensor:
-        """At most LOGIT_ROWS of the last step's `logit_rows`; float32 [rows, num_tokens], good until the next call."""
-        logits = self._logits_buffer[: len(rows)]
-        self._library.logits(self._open_handle(), np.array(rows, np.int32), logits.data_ptr())
-        return logits[:, : self._num_tokens]
+    def logits(self, rows: Sequence[int]) -> FloatArray:
+        """At most LOGIT_ROWS of the last step's `logit_rows`; [rows, num_tokens], good until the next call."""
+        self._library.logits(self._open_handle(), array("i", rows), self._logits_buffer)
+        return self._logits_buffer[: len(rows), : self._num_tokens]
 
 
 class _Cache:
@@ -113,15 +113,18 @@ class FlatStep:
     """Chunks as arrays, side by side in the order of the plan. `first_rows`: where each chunk starts."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
-        lengths = [len(chunk.token_ids) for chunk in chunks]
-        table_lengths = [len(chunk.block_table) for chunk in chunks]
-        self._num_tokens = np.array(lengths, np.int32)
-        self._starts = np.array([chunk.start_position for chunk in chunks], np.int32)
-        self._table_offsets = (np.cumsum(table_lengths) - table_lengths).astype(np.int32)
-        self._token_ids = np.fromiter((t for chunk in chunks for t in chunk.token_ids), np.int32, sum(lengths))
-        self._tables = np.fromiter((b for chunk in chunks for b in chunk.block_table), np.int32, sum(table_lengths))
-        self.first_rows: list[int] = (np.cumsum(lengths) - lengths).tolist()
-        self._logit_rows = np.array(logit_rows(chunks, self.first_rows), np.int32)
+        # Arrays of the standard library: after a step that swept the caches, numpy's would take three times as long.
+        self._token_ids, self._tables = array("i"), array("i")
+        self._table_offsets, self._starts, self._num_tokens = array("i"), array("i"), array("i")
+        self.first_rows: list[int] = []
+        for chunk in chunks:
+            self.first_rows.append(len(self._token_ids))
+            self._table_offsets.append(len(self._tables))
+            self._starts.append(chunk.start_position)
+            self._num_tokens.append(len(chunk.token_ids))
+            self._token_ids.extend(chunk.token_ids)
+            self._tables.extend(chunk.block_table)
+        self._logit_rows = array("i", logit_rows(chunks, self.first_rows))
 
     def as_structure(self, cache: npt.NDArray[np.uint8], num_blocks: int, block_size: int) -> Step:
         """Points into this object and `cache`: both must outlive it."""
@@ -131,11 +134,11 @@ class FlatStep:
             block_size=block_size,
             num_blocks=num_blocks,
             num_logit_rows=len(self._logit_rows),
-            token_ids=pointer(self._token_ids),
-            start_positions=pointer(self._starts),
-            num_tokens=pointer(self._num_tokens),
-            table_offsets=pointer(self._table_offsets),
-            block_tables=pointer(self._tables),
-            logit_rows=pointer(self._logit_rows),
+            token_ids=address(self._token_ids),
+            start_positions=address(self._starts),
+            num_tokens=address(self._num_tokens),
+            table_offsets=address(self._table_offsets),
+            block_tables=address(self._tables),
+            logit_rows=address(self._logit_rows),
             cache=pointer(cache),
         )

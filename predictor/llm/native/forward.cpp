@@ -4,11 +4,11 @@
 // Compiled by compiler.py, called by library.py. No exception may leave a function that Python calls.
 #include "linear.h"
 #include "pack.h"
+#include "sampling.h"
+#include "status.h"
 
 #include <algorithm>
 #include <new>
-
-enum Status : int32_t { OK = 0, NO_MEMORY = 1, OUT_OF_RANGE = 2 };
 
 static bool is_in_range(const Model& m, const Step& step) {
     for (int i = 0; i < step.num_tokens_in_all; i++)
@@ -271,6 +271,9 @@ Model* native_new(const Config* config) {
 }
 
 void native_free(Model* model) { delete model; }
+
+// The threads that compute the model: between its steps they can sample.
+ThreadTeam* native_team(Model* model) { return &model->team; }
 
 // Bytes of one layer's part of a KV block.
 int64_t native_block_bytes(const CacheShape* shape) { return (int64_t)shape->block_bytes(); }

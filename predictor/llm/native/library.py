@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
+from array import array
+from ctypes import POINTER, Structure, byref, c_float, c_int32, c_int64, c_uint64, c_void_p
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # Any: ctypes' types have no 
     "native_enable_amx": (None, [c_int32]),
     "native_new": (c_void_p, [POINTER(Config)]),
     "native_free": (None, [c_void_p]),
+    "native_team": (c_void_p, [c_void_p]),
     "native_block_bytes": (c_int64, [POINTER(CacheShape)]),
     "native_forward": (c_int32, [c_void_p, POINTER(Step)]),
     "native_logits": (c_int32, [c_void_p, c_void_p, c_int32, c_void_p]),
@@ -144,6 +146,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # Any: ctypes' types have no 
         [POINTER(CacheShape), c_void_p, c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p],
     ),
     "native_rms_norm": (None, [c_void_p, c_void_p, c_int32, c_float, c_void_p]),
+    "native_new_team": (c_void_p, [c_int32]),
+    "native_free_team": (None, [c_void_p]),
+    "native_sample": (c_int32, [c_void_p, c_void_p, c_int32, c_int32, c_int64, c_void_p, c_void_p]),
+    "native_logprobs": (
+        c_int32,
+        [c_void_p, c_void_p, c_int32, c_int32, c_int64, c_void_p, c_void_p, c_int32, c_void_p, c_void_p, c_void_p],
+    ),
+    "native_gumbel": (None, [c_uint64, c_int64, c_int32, c_void_p]),
+    "native_weights": (None, [c_void_p, c_int32, c_void_p]),
 }
 
 
@@ -151,6 +162,11 @@ def pointer(array: npt.NDArray[Any]) -> int:  # Any: of whatever dtype
     """The address of a contiguous array's data."""
     assert array.flags.c_contiguous
     return int(array.ctypes.data)
+
+
+def address(values: array[int] | array[float]) -> int:
+    """Of the data of an array, until it grows."""
+    return values.buffer_info()[0]
 
 
 class NativeLibrary:
@@ -190,6 +206,10 @@ class NativeLibrary:
     def free_model(self, handle: int) -> None:
         self._functions.native_free(handle)
 
+    def team(self, handle: int) -> int:
+        """The threads of a model, for `sample` and `logprobs`; they end with it."""
+        return int(self._functions.native_team(handle))
+
     def block_bytes(self, shape: CacheShape) -> int:
         """Bytes of one KV block in one layer."""
         return int(self._functions.native_block_bytes(byref(shape)))
@@ -197,9 +217,9 @@ class NativeLibrary:
     def forward(self, handle: int, step: Step) -> None:
         _check(self._functions.native_forward(handle, byref(step)))
 
-    def logits(self, handle: int, rows: npt.NDArray[np.int32], out_address: int) -> None:
-        """Logits of `rows`, each one of the last logit_rows; `out_address` takes float32 [len(rows), vocab_size]."""
-        _check(self._functions.native_logits(handle, pointer(rows), len(rows), out_address))
+    def logits(self, handle: int, rows: array[int], out: FloatArray) -> None:
+        """Logits of `rows`, each one of the last logit_rows; `out` has vocab_size a row, and at least as many rows."""
+        _check(self._functions.native_logits(handle, address(rows), len(rows), pointer(out)))
 
     def seconds(self, handle: int) -> dict[str, float]:
         """Time spent in each phase since the model was made."""
@@ -261,6 +281,61 @@ class NativeLibrary:
             pointer(num_keys),
             pointer(out),
         )
+
+    def new_team(self, num_threads: int) -> int:
+        """A handle of threads of their own, to be given to `free_team` once."""
+        team = self._functions.native_new_team(num_threads)
+        if not team:
+            raise MemoryError("the native threads cannot be made")
+        return int(team)
+
+    def free_team(self, team: int) -> None:
+        self._functions.native_free_team(team)
+
+    def sample(self, team: int, logits: FloatArray, row_draws: bytes, token_ids: array[int]) -> None:
+        """`row_draws`: one RowDraw (sampling.h) a row [rows, vocab_size]; a token id for each goes to `token_ids`."""
+        _check(self._functions.native_sample(team, *_rows_of(logits), row_draws, address(token_ids)))
+
+    def logprobs(
+        self,
+        team: int,
+        logits: FloatArray,
+        targets: array[int],
+        num_top: array[int],
+        chosen: FloatArray,
+        top_ids: npt.NDArray[np.int32],
+        top: FloatArray,
+    ) -> None:
+        """Log-probabilities of each row's target, and of its num_top likeliest; -1 passes over a row.
+
+        top_ids, top: [rows, largest num_top].
+        """
+        _check(
+            self._functions.native_logprobs(
+                team,
+                *_rows_of(logits),
+                address(targets),
+                address(num_top),
+                top.shape[1],
+                pointer(chosen),
+                pointer(top_ids),
+                pointer(top),
+            )
+        )
+
+    def gumbel(self, seed: int, position: int, out: npt.NDArray[np.float64]) -> None:
+        """The noise of token 0, 1, …"""
+        self._functions.native_gumbel(seed, position, len(out), pointer(out))
+
+    def weights(self, x: FloatArray, out: FloatArray) -> None:
+        """e^x as multiples of 2^-34, of a multiple of sixteen values."""
+        self._functions.native_weights(pointer(x), len(x), pointer(out))
+
+
+def _rows_of(logits: FloatArray) -> tuple[int, int, int, int]:
+    """Address, rows, length of a row, and numbers from row to row."""
+    assert logits[:1].flags.c_contiguous
+    return int(logits.ctypes.data), *logits.shape, logits.strides[0] // logits.itemsize
 
 
 def _check(status: int) -> None:

@@ -84,7 +84,7 @@ def load_native(
 ) -> NativeModel:
     """Reads a model whole. Raises NotFound, CorruptArtifact or Unsupported."""
     kv_format = KV_FORMATS[kv_cache_dtype]
-    # For the sampler: torch cuts a sum by the number of threads, and a second team would fight for the cores.
+    # A second team of threads would fight for the cores.
     torch.set_num_threads(1)
     with open_model(path) as source:
         config, tokenizer = source.read_matching(path.name)

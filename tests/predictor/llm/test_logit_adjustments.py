@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -94,6 +95,14 @@ def test_what_is_left_is_what_is_allowed_and_not_banned(allowed: set[int], banne
     expected = allowed - banned or allowed
     assert {i for i, value in enumerate(adjusted.tolist()) if value != -math.inf} == expected
     assert all(adjusted[i] == logits[i] for i in expected)
+
+
+@pytest.mark.parametrize("byte", [0, 1, 255])
+def test_an_empty_bitmap_allows_nothing(byte: int) -> None:
+    left_behind = [np.full(VOCAB_SIZE, byte, np.uint8) for _ in range(100)]  # what a careless allocation would find
+    del left_behind
+
+    assert adjust(random_row(2), Draw(SamplingParams(), allowed=b"")).isneginf().all()
 
 
 def test_tokens_beyond_the_bitmap_are_not_allowed() -> None:

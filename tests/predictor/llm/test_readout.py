@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from predictor.llm import sampler
 from predictor.llm.readout import LOGIT_ROWS, logit_rows, read_results
 from predictor.llm.step import Chunk, Draw, SamplingParams
 
@@ -28,7 +29,7 @@ def test_only_the_last_row_of_a_drawing_chunk_is_read() -> None:
     rows = Rows()
     chunks = [Chunk(7, (1, 2, 3), 0, (0,), GREEDY), Chunk(8, (1, 2), 0, (1,)), Chunk(9, (1,), 0, (2,), GREEDY)]
 
-    results = read_results(chunks, [0, 3, 5], rows)
+    results = read_results(chunks, [0, 3, 5], rows, sampler)
 
     assert rows.asked == [(2, 5)]
     assert logit_rows(chunks, [0, 3, 5]) == [2, 5]
@@ -39,7 +40,7 @@ def test_only_wanted_scores_are_read() -> None:
     rows = Rows()
     chunks = [Chunk(7, (1,), 0, (0,)), Chunk(8, (1, 2, 3), 0, (1,), score_targets=(11, -1, 13), num_score_logprobs=1)]
 
-    _, scored = read_results(chunks, [4, 10], rows)
+    _, scored = read_results(chunks, [4, 10], rows, sampler)
 
     assert rows.asked == [(10, 12)]
     assert logit_rows(chunks, [4, 10]) == [10, 12]
@@ -51,7 +52,7 @@ def test_logits_are_asked_for_in_bounded_numbers() -> None:
     count = 2 * LOGIT_ROWS + 3
     chunks = [Chunk(i, (1,), 0, (i,), GREEDY) for i in range(count)]
 
-    results = read_results(chunks, list(range(count)), rows)
+    results = read_results(chunks, list(range(count)), rows, sampler)
 
     assert [len(asked) for asked in rows.asked] == [LOGIT_ROWS, LOGIT_ROWS, 3]
     assert [result.token_id for result in results] == list(range(count))
