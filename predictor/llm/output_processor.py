@@ -13,7 +13,7 @@ from predictor.llm.detokenizer import Detokenizer
 from predictor.llm.guide import Guide, GuideMaker, GuideSpec
 from predictor.llm.outputs import EngineOutput, GenerationOutput, ScoreOutput, Timings, Usage
 from predictor.llm.sequence import FinishReason, GenerationRequest, Sequence
-from predictor.llm.step import ChunkResult, TokenLogprobs
+from predictor.llm.step import ChunkResult
 
 
 class Vocabulary(Protocol):
@@ -102,32 +102,31 @@ class OutputProcessor:
     def _advance_generation(
         self, sequence: Sequence, request: GenerationRequest, entry: _Entry, result: ChunkResult, now: float
     ) -> GenerationOutput:
-        text, reason = "", None
-        token_ids: tuple[int, ...] = ()
-        first_token_s: float | None = None
-        gaps_s: tuple[float, ...] = ()
-        logprobs: tuple[TokenLogprobs, ...] = ()
-        if result.token_id is not None:
-            token_ids = (result.token_id,)
-            first_token_s, gaps_s = _token_times(sequence, now)
-            logprobs = () if result.logprobs is None else (result.logprobs,)
+        text, reason, num_taken = "", None, 0
+        first_token_s, gaps_s = _token_times(sequence, now) if result.token_ids else (None, ())
+        num_before = sequence.num_output_tokens - len(result.token_ids)
+        for num_taken, token_id in enumerate(result.token_ids, start=1):
             if entry.guide is not None:
-                entry.guide.accept(result.token_id)
-            text = self._push(request, entry, result.token_id)
-            reason = self._finish_reason(request, entry, result.token_id, sequence.num_output_tokens)
-            if reason is None:
-                sequence.allowed = _allowed(entry)
-            elif entry.detokenizer.matched_stop is None:
-                text += entry.detokenizer.flush()
-        elif not request.max_tokens and sequence.is_scored:
-            reason = FinishReason.LENGTH
+                entry.guide.accept(token_id)
+            text += self._push(request, entry, token_id)
+            reason = self._finish_reason(request, entry, token_id, num_before + num_taken)
+            if reason is not None:
+                break
+        # What a step brought beyond the end was never said: nobody reads, counts or pays for it.
+        del sequence.token_ids[sequence.num_prompt_tokens + num_before + num_taken :]
+        if not result.token_ids:
+            reason = FinishReason.LENGTH if not request.max_tokens and sequence.is_scored else None
+        elif reason is None:
+            sequence.allowed = _allowed(entry)
+        elif entry.detokenizer.matched_stop is None:
+            text += entry.detokenizer.flush()
         return GenerationOutput(
             request_id=request.request_id,
-            token_ids=token_ids,
+            token_ids=result.token_ids[:num_taken],
             text=text,
             usage=_usage(sequence),
             index=sequence.index,
-            logprobs=logprobs,
+            logprobs=result.logprobs[:num_taken],
             prompt_logprobs=result.scores,
             finish_reason=reason,
             matched_stop=entry.detokenizer.matched_stop,
@@ -178,7 +177,7 @@ def _usage(sequence: Sequence) -> Usage:
 
 
 def _token_times(sequence: Sequence, now: float) -> tuple[float | None, tuple[float, ...]]:
-    """For a token that came now: the seconds it took, if it is the first one, else the gap before it."""
+    """For tokens that came now: the seconds they took, if the first one is among them, else the gap before them."""
     before, sequence.last_token_at = sequence.last_token_at, now
     return (now - sequence.arrived_at, ()) if before is None else (None, (now - before,))
 

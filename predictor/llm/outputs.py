@@ -62,7 +62,8 @@ class GenerationOutput:
     finish_reason, timings: set in the last one about this index only.
     matched_stop: the stop string that ended the text, in the last one.
     first_token_s: seconds from the request's arrival, in the one that has the first token.
-    gaps_s: seconds between each new token and the one before it, which the first token does not have.
+    gaps_s: seconds between tokens that came and those before them, which the first token does not have. Tokens of one
+        step come together and have one gap, as in vLLM.
     """
 
     request_id: str
@@ -118,6 +119,8 @@ class EngineStats:
 
     num_prefix_queries, num_prefix_hits: prompt tokens looked up in and found in the prefix cache.
     num_prompt_tokens: of the prompts that are computed; num_cached_prompt_tokens of them came from the prefix cache.
+    num_drafts: drafts that were verified, of num_draft_tokens tokens in all; num_accepted_by_position counts the
+        accepted ones by their place in the draft.
     num_finished, num_rejected: outputs that ended, and requests that were refused for want of room.
     num_deaths: engine processes that ended or hung.
     """
@@ -134,9 +137,12 @@ class EngineStats:
     num_prompt_tokens: int = 0
     num_cached_prompt_tokens: int = 0
     num_generation_tokens: int = 0
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
     num_deaths: int = 0
     num_last_step_tokens: int = 0
     last_step_s: float = 0.0
+    num_accepted_by_position: Mapping[int, int] = field(default_factory=dict)
     num_finished: Mapping[FinishReason, int] = field(default_factory=dict)
     num_rejected: Mapping[RejectionReason, int] = field(default_factory=dict)
 
@@ -145,10 +151,16 @@ class EngineStats:
         """Share of the KV blocks that running sequences hold, 0 to 1."""
         return 1.0 - self.num_free_blocks / self.num_blocks if self.num_blocks else 0.0
 
+    @property
+    def num_accepted_tokens(self) -> int:
+        """Tokens of drafts that were right."""
+        return sum(self.num_accepted_by_position.values())
+
     def after(self, earlier: EngineStats) -> EngineStats:
         """This look, with counters that go on from those of `earlier`."""
         return replace(
             self,
+            num_accepted_by_position=_sum(self.num_accepted_by_position, earlier.num_accepted_by_position),
             num_finished=_sum(self.num_finished, earlier.num_finished),
             num_rejected=_sum(self.num_rejected, earlier.num_rejected),
             **{name: getattr(self, name) + getattr(earlier, name) for name in _COUNTERS},
@@ -163,6 +175,8 @@ _COUNTERS = (
     "num_prompt_tokens",
     "num_cached_prompt_tokens",
     "num_generation_tokens",
+    "num_drafts",
+    "num_draft_tokens",
     "num_deaths",
 )
 

@@ -42,8 +42,9 @@ def read_results(
     scores = _score(chunks, first_rows, logits_of, sampler)
     results = []
     for i, chunk in enumerate(chunks):
-        token_id, logprobs = sampled.get(i, (None, None))
-        results.append(ChunkResult(chunk.sequence_id, token_id, logprobs, tuple(scores.get(i, ()))))
+        token_ids, logprobs = zip(*sampled.get(i, ()), strict=True) if chunk.draws else ((), ())
+        known = tuple(entry for entry in logprobs if entry is not None)
+        results.append(ChunkResult(chunk.sequence_id, token_ids, known, tuple(scores.get(i, ()))))
     return results
 
 
@@ -51,28 +52,29 @@ def logit_rows(chunks: Sequence[Chunk], first_rows: Sequence[int]) -> list[int]:
     """The rows of a step whose logits its results need, rising."""
     rows: set[int] = set()
     for chunk, first in zip(chunks, first_rows, strict=True):
-        if chunk.draw is not None:
-            rows.add(first + len(chunk.token_ids) - 1)
+        end = first + len(chunk.token_ids)
+        rows.update(range(end - len(chunk.draws), end))
         rows.update(first + offset for offset, target in enumerate(chunk.score_targets) if target != -1)
     return sorted(rows)
 
 
 def _sample(
     chunks: Sequence[Chunk], first_rows: Sequence[int], logits_of: LogitsOf[Logits], sampler: Sampler[Logits]
-) -> dict[int, tuple[int, TokenLogprobs | None]]:
-    """The next token of each chunk that asks for one, by the chunk's place in the plan."""
+) -> dict[int, list[tuple[int, TokenLogprobs | None]]]:
+    """The chosen tokens of each chunk that asks for any, by the chunk's place in the plan."""
     wanted = [
-        (i, first_rows[i] + len(chunk.token_ids) - 1, chunk.draw, chunk.context_len)
+        (i, first_rows[i] + offset, draw, chunk.start_position + offset + 1)
         for i, chunk in enumerate(chunks)
-        if chunk.draw is not None
+        for offset, draw in enumerate(chunk.draws, start=len(chunk.token_ids) - len(chunk.draws))
     ]
-    results: dict[int, tuple[int, TokenLogprobs | None]] = {}
+    results: dict[int, list[tuple[int, TokenLogprobs | None]]] = {}
     for batch in _batches(wanted):
         places, rows, draws, positions = zip(*batch, strict=True)
         logits = logits_of(rows)
         token_ids = sampler.sample(logits, draws, positions)
         logprobs = sampler.logprobs(logits, token_ids, [draw.params.num_logprobs for draw in draws])
-        results.update(zip(places, zip(token_ids, logprobs, strict=True), strict=True))
+        for place, token_id, entry in zip(places, token_ids, logprobs, strict=True):
+            results.setdefault(place, []).append((token_id, entry))
     return results
 
 

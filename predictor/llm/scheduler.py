@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 
 from mesh.errors import Overloaded
 from predictor.llm.block_pool import BlockPool, CacheIdentity, extend_block_hashes
@@ -38,6 +39,9 @@ class Scheduler:
         self.num_prefix_queries = 0  # tokens looked up
         self.num_prefix_hits = 0  # tokens found
         self.num_rejected: Counter[RejectionReason] = Counter()  # requests
+        self.num_drafts = 0
+        self.num_draft_tokens = 0
+        self.num_accepted_by_position: Counter[int] = Counter()  # tokens of drafts, by their place in them
         self._settings = settings
         self._sequences: dict[int, Sequence] = {}
         self._next_step_id = 0
@@ -100,24 +104,31 @@ class Scheduler:
         while budget and num_preemptions == self.num_preemptions and (admitted := self._admit_next(now)):
             chunks.append(self._chunk(admitted, budget))
             budget -= len(chunks[-1].token_ids)
+        if self._settings.speculation != "off":
+            chunks = self._with_drafts(chunks, budget)
         self._next_step_id += 1
         return StepPlan(self._next_step_id - 1, tuple(chunks))
 
     def update(self, plan: StepPlan, results: Seq[ChunkResult]) -> list[tuple[Sequence, ChunkResult]]:
         """Take over what a step computed, and return the sequences that got a result.
 
-        A sequence that was released while the step ran is passed over.
+        Of a draft and of what was chosen behind it only that is taken over, and returned, which a step without a draft
+        would have chosen. A sequence that was released while the step ran is passed over.
         """
         advanced: list[tuple[Sequence, ChunkResult]] = []
         for chunk, result in zip(plan.chunks, results, strict=True):
             sequence = self._sequences.get(chunk.sequence_id)
             if sequence is None:
                 continue
-            sequence.num_computed_tokens = chunk.context_len
+            num_good = chunk.num_accepted(result.token_ids) + 1
+            if num_good < len(result.token_ids):
+                result = replace(result, token_ids=result.token_ids[:num_good], logprobs=result.logprobs[:num_good])
+            sequence.num_computed_tokens = chunk.start_position + len(chunk.token_ids) - len(chunk.draws[num_good:])
             sequence.num_scored += len(result.scores)
-            if result.token_id is not None:
-                sequence.token_ids.append(result.token_id)
-            if result.token_id is not None or result.scores:
+            sequence.token_ids += result.token_ids
+            if chunk.draft:
+                self._settle_draft(sequence, chunk, num_good - 1, len(plan.chunks))
+            if result.token_ids or result.scores:
                 advanced.append((sequence, result))
         return advanced
 
@@ -137,10 +148,63 @@ class Scheduler:
             token_ids=tuple(sequence.token_ids[start:end]),
             start_position=start,
             block_table=tuple(sequence.block_table[: self.pool.num_blocks_for(end)]),
-            draw=sequence.draw() if end == len(sequence.token_ids) else None,
+            draws=sequence.draws() if end == len(sequence.token_ids) else (),
             score_targets=sequence.score_targets(start, end),
             num_score_logprobs=sequence.num_score_logprobs,
         )
+
+    def _with_drafts(self, chunks: list[Chunk], budget: int) -> list[Chunk]:
+        """Add drafts to the chunks of a small step, to each in its share of what is left of the step.
+
+        Only when all of them get their next token by this step: a newcomer may count on what the others take meanwhile
+        (`_num_reserved_blocks`). Drafts are put into free blocks after everybody else has theirs, so nobody waits or is
+        preempted for a draft.
+        """
+        room = min(budget, self._settings.max_num_tokens_with_drafts - len(chunks))
+        if room < 1 or any(len(chunk.token_ids) > 1 or not chunk.draws for chunk in chunks):
+            return chunks
+        extended: list[Chunk] = []
+        for num_left, chunk in zip(range(len(chunks), 0, -1), chunks, strict=True):
+            extended.append(self._with_draft(chunk, room // num_left))
+            room -= len(extended[-1].draft)
+        return extended
+
+    def _with_draft(self, chunk: Chunk, max_tokens: int) -> Chunk:
+        sequence, pool = self._sequences[chunk.sequence_id], self.pool
+        num_known = len(sequence.token_ids)
+        num_fitting = (len(sequence.block_table) + pool.num_free_blocks) * pool.block_size - num_known
+        # One token comes without a draft, so the last one of an output need not be drafted.
+        limit = min(max_tokens, self._settings.num_draft_tokens, sequence.max_new_tokens - 1, num_fitting)
+        # A draft would have to be held to the guide before it is run; and its tokens have no score targets.
+        if limit < 1 or sequence.allowed is not None or chunk.score_targets:
+            return chunk
+        draft = sequence.drafter.draft(sequence.token_ids, limit)
+        if not draft:
+            return chunk
+        blocks = pool.allocate(pool.num_blocks_for(num_known + len(draft)) - len(sequence.block_table))
+        assert blocks is not None
+        sequence.block_table += blocks
+        return replace(
+            chunk,
+            token_ids=chunk.token_ids + draft,
+            block_table=tuple(sequence.block_table),
+            draws=sequence.draws(draft),
+        )
+
+    def _settle_draft(self, sequence: Sequence, chunk: Chunk, num_accepted: int, num_sequences: int) -> None:
+        """Have the blocks found that good tokens filled, and give those back that only bad ones needed.
+
+        What bad tokens wrote into a block that stays is overwritten before it is read, as nothing reads beyond the
+        tokens that are known.
+        """
+        self._register_blocks(sequence, chunk.start_position, sequence.num_computed_tokens)
+        num_blocks = self.pool.num_blocks_for(len(sequence.token_ids))
+        self.pool.release(sequence.block_table[num_blocks:])
+        del sequence.block_table[num_blocks:]
+        sequence.drafter.learn(len(chunk.draft), num_accepted, num_sequences)
+        self.num_drafts += 1
+        self.num_draft_tokens += len(chunk.draft)
+        self.num_accepted_by_position.update(range(num_accepted))
 
     def _hold_blocks(self, sequence: Sequence) -> bool:
         """Hold the block that the newest token needs, preempting the last in rank while none is free.

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from predictor.llm.drafter import Drafter
 from predictor.llm.guide import GuideSpec
 from predictor.llm.splitmix import GOLDEN, WORD, mix
 from predictor.llm.step import Draw, SamplingParams
@@ -105,6 +106,7 @@ class Sequence:
     allowed: bitmap of the tokens that a guide allows next (see `Guide.allowed`); None without a guide.
     block_table: KV blocks in order; empty unless running.
     block_hashes: chained hashes of the full blocks of token_ids, as far as they were needed; survive preemption.
+    drafter: drafts the next tokens; survives preemption.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Sequence:
         self.allowed: bytes | None = None
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
+        self.drafter = Drafter()
         self.targets: tuple[int, ...] = ()
         self.num_score_logprobs = 0
         if isinstance(request, GenerationRequest):
@@ -183,31 +186,34 @@ class Sequence:
             return ()
         return tuple(self.targets[i - origin] if first <= i <= last else -1 for i in range(start, end))
 
-    def draw(self) -> Draw | None:
-        """How to choose the token after the last known one; None when there is none to choose."""
+    def draws(self, draft: tuple[int, ...] = ()) -> tuple[Draw, ...]:
+        """How to choose the token after the last known one and, if that is the draft's, the one after it, and so on.
+
+        One more than `draft` has tokens; none when there is nothing to choose. Each is as if the draft before it were
+        known.
+        """
         request = self.request
         if not isinstance(request, GenerationRequest) or not request.max_tokens:
-            return None
-        num_output = self.num_output_tokens
-        banned = self._end_ids if num_output < request.min_tokens else ()
+            return ()
+        return tuple(self._draw(request, draft[:length]) for length in range(len(draft) + 1))
+
+    def _draw(self, request: GenerationRequest, draft: tuple[int, ...]) -> Draw:
+        """How to choose the token after the known ones and `draft`."""
+        banned = self._end_ids if self.num_output_tokens + len(draft) < request.min_tokens else ()
         if request.bad_words:
-            banned += tuple(word[-1] for word in request.bad_words if self._would_complete(word))
+            banned += tuple(word[-1] for word in request.bad_words if self._would_complete(word, draft))
         if not self._sampling.has_penalties:
             return Draw(self._sampling, banned=banned, allowed=self.allowed)
-        return Draw(
-            self._sampling,
-            request.prompt_token_ids,
-            tuple(self.token_ids[self.num_prompt_tokens :]),
-            banned,
-            self.allowed,
-        )
+        output = (*self.token_ids[self.num_prompt_tokens :], *draft)
+        return Draw(self._sampling, request.prompt_token_ids, output, banned, self.allowed)
 
-    def _would_complete(self, word: tuple[int, ...]) -> bool:
-        """Whether the output ends with all tokens of `word` but the last."""
+    def _would_complete(self, word: tuple[int, ...], draft: tuple[int, ...]) -> bool:
+        """Whether the output and `draft` end with all tokens of `word` but the last."""
         num_before = len(word) - 1
-        if num_before > self.num_output_tokens:
+        if num_before > self.num_output_tokens + len(draft):
             return False
-        return tuple(self.token_ids[len(self.token_ids) - num_before :]) == word[:-1]
+        end = (*self.token_ids[max(0, len(self.token_ids) - num_before) :], *draft)
+        return end[len(end) - num_before :] == word[:-1]
 
 
 def output_seed(seed: int, index: int) -> int:

@@ -8,6 +8,7 @@ from mesh.errors import InvalidInput
 
 BACKENDS = ("auto", "torch", "native")
 KV_CACHE_DTYPES = ("auto", "bfloat16", "int8")
+SPECULATION = ("auto", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class EngineSettings:
     enable_prefix_caching: find the blocks of a prompt's beginning that another request left behind.
     max_num_seqs: sequences that run at the same time.
     max_num_batched_tokens: tokens that one step computes, over all sequences.
+    speculation: "auto": draft the next tokens of outputs that repeat earlier text, and verify the draft in one step;
+        the tokens come faster and are the same. Not on CUDA unless `deterministic` is set, for the size of a step shows
+        in the results there. "off": never.
+    num_draft_tokens: longest draft of one sequence in a step.
+    max_num_tokens_with_drafts: tokens, drafts included, that a step with drafts computes over all sequences.
     max_num_waiting: sequences that wait before the next is refused with Overloaded.
     max_num_waiting_tokens: the same bound, in tokens of their prompts.
     priority_head_start_s: seconds of waiting that outweigh one step of priority, so that nobody waits for ever.
@@ -56,6 +62,9 @@ class EngineSettings:
     enable_prefix_caching: bool = True
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 512
+    speculation: str = "auto"
+    num_draft_tokens: int = 7
+    max_num_tokens_with_drafts: int = 16
     max_num_waiting: int = 256
     max_num_waiting_tokens: int = 131_072
     priority_head_start_s: float = 30.0
@@ -66,7 +75,11 @@ class EngineSettings:
     max_restart_delay_s: float = 30.0
 
     def __post_init__(self) -> None:
-        for field, choices in (("backend", BACKENDS), ("kv_cache_dtype", KV_CACHE_DTYPES)):
+        for field, choices in (
+            ("backend", BACKENDS),
+            ("kv_cache_dtype", KV_CACHE_DTYPES),
+            ("speculation", SPECULATION),
+        ):
             if getattr(self, field) not in choices:
                 raise InvalidInput(
                     f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(choices)}", field=field
@@ -103,6 +116,8 @@ _LOWEST: dict[str, float] = {
     "kv_cache_bytes": 0,
     "max_num_seqs": 1,
     "max_num_batched_tokens": 1,
+    "num_draft_tokens": 0,
+    "max_num_tokens_with_drafts": 0,
     "max_num_waiting": 1,
     "max_num_waiting_tokens": 1,
     "priority_head_start_s": 0.0,

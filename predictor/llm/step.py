@@ -7,6 +7,7 @@ no separate prefill and decode phases.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 
@@ -69,7 +70,9 @@ class Chunk:
 
     token_ids: the tokens to run, at positions start_position, start_position + 1, …
     block_table: ids of the KV blocks of the sequence, in order; covers start_position + len(token_ids) tokens.
-    draw: how to choose the token after the last one of this chunk; None while the prompt is incomplete.
+    draws: how to choose the token after each of the last len(draws) tokens of this chunk; empty while the prompt is
+        incomplete. One draw is the plain case. With more, all of these tokens but the first are a draft: a guess at
+        what the draws before them choose, so that one step may choose several tokens (`num_accepted`).
     score_targets: the tokens that follow each token of the chunk, one per token, when their log-probabilities are
         wanted (prompt scoring); empty otherwise. -1 marks a position that is not wanted.
     num_score_logprobs: how many of the likeliest tokens to report beside each score target.
@@ -79,7 +82,7 @@ class Chunk:
     token_ids: tuple[int, ...]
     start_position: int
     block_table: tuple[int, ...]
-    draw: Draw | None = None
+    draws: tuple[Draw, ...] = ()
     score_targets: tuple[int, ...] = ()
     num_score_logprobs: int = 0
 
@@ -87,6 +90,20 @@ class Chunk:
     def context_len(self) -> int:
         """Tokens of the sequence whose keys and values are in the cache after this step."""
         return self.start_position + len(self.token_ids)
+
+    @property
+    def draft(self) -> tuple[int, ...]:
+        """The guessed tokens at the end of token_ids, one for each draw but the last."""
+        return self.token_ids[len(self.token_ids) - len(self.draws) + 1 :] if self.draws else ()
+
+    def num_accepted(self, chosen: Seq[int]) -> int:
+        """How many tokens of the draft, from its start, are what the draws chose; `chosen` has one token per draw.
+
+        A choice hangs on the tokens before its position and on its draw. So chosen[i] is what a step without a draft
+        would have chosen, exactly if all of the draft before it is: the accepted ones and one more are good.
+        """
+        pairs = enumerate(zip(self.draft, chosen, strict=False))
+        return next((i for i, (guess, choice) in pairs if guess != choice), len(self.draft))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +131,12 @@ class TokenLogprobs:
 class ChunkResult:
     """What a step found out for one chunk.
 
-    token_id: the chosen next token; None when the chunk did not ask for one.
-    logprobs: of the chosen token, from the distribution before temperature and truncation; None unless asked for.
+    token_ids: the chosen tokens, one for each draw of the chunk, whatever its draft says.
+    logprobs: of the chosen tokens, from the distribution before temperature and truncation; empty unless asked for.
     scores: log-probabilities of the wanted score_targets, one per entry that is not -1.
     """
 
     sequence_id: int
-    token_id: int | None
-    logprobs: TokenLogprobs | None = None
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
     scores: tuple[TokenLogprobs, ...] = ()

@@ -20,7 +20,7 @@ from mesh.errors import InvalidInput
 from predictor.llm.limits import check_sampling
 from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan, TokenLogprobs
 
-FORMAT = "meshserve.steps/1"
+FORMAT = "meshserve.steps/2"
 MAX_LINE_CHARS = 1 << 25
 
 _T = TypeVar("_T")
@@ -163,7 +163,7 @@ def _step(record: Any, head: RecordingHead) -> RecordedStep:
     for index, (chunk, result) in enumerate(zip(chunks, results, strict=True)):
         num_scores = sum(target >= 0 for target in chunk.score_targets)
         is_answer = result.sequence_id == chunk.sequence_id and len(result.scores) == num_scores
-        if not is_answer or (result.token_id is None) != (chunk.draw is None):
+        if not is_answer or len(result.token_ids) != len(chunk.draws) or len(result.logprobs) > len(chunk.draws):
             raise InvalidInput(f"results[{index}] is no answer to chunks[{index}]", field=f"results[{index}]")
     return RecordedStep(StepPlan(step_id, chunks), results)
 
@@ -175,7 +175,7 @@ def _chunk(value: Any, path: str, head: RecordingHead) -> Chunk:
         token_ids=fields.take("token_ids", _list(_token_id(head))),
         start_position=fields.take("start_position", _integer(0, 2**31 - 1)),
         block_table=fields.take("block_table", _list(_integer(0, head.num_blocks - 1))),
-        draw=fields.take_optional("draw", lambda draw, at: _draw(draw, at, head)),
+        draws=fields.take("draws", _list(lambda draw, at: _draw(draw, at, head)), ()),
         score_targets=fields.take("score_targets", _list(_integer(-1, head.vocab_size - 1)), ()),
         num_score_logprobs=fields.take("num_score_logprobs", _integer(0, head.vocab_size), 0),
     )
@@ -192,6 +192,8 @@ def _chunk(value: Any, path: str, head: RecordingHead) -> Chunk:
         raise InvalidInput(f"{path}.block_table has a block twice", field=path)
     if chunk.score_targets and len(chunk.score_targets) != len(chunk.token_ids):
         raise InvalidInput(f"{path}.score_targets must be one for each token", field=path)
+    if len(chunk.draws) > len(chunk.token_ids):
+        raise InvalidInput(f"{path}.draws are more than there are tokens", field=path)
     return chunk
 
 
@@ -233,9 +235,8 @@ def _result(value: Any, path: str, head: RecordingHead) -> ChunkResult:
     fields = _Object(value, path)
     result = ChunkResult(
         sequence_id=fields.take("sequence_id", _integer(0, 2**63 - 1)),
-        # It has no default, so it is written also when it is None.
-        token_id=fields.take("token_id", lambda given, at: None if given is None else _token_id(head)(given, at)),
-        logprobs=fields.take_optional("logprobs", lambda logprobs, at: _logprobs(logprobs, at, head)),
+        token_ids=fields.take("token_ids", _list(_token_id(head)), ()),
+        logprobs=fields.take("logprobs", _list(lambda entry, at: _logprobs(entry, at, head)), ()),
         scores=fields.take("scores", _list(lambda score, at: _logprobs(score, at, head)), ()),
     )
     fields.end()

@@ -5,7 +5,8 @@
       b    prefill 32..50 of 56  blocks [0-1] 3-4     32 from the cache
       pool █████·  5 held, 0 cached, 1 blank; 2 running, 1 waiting: c
 
-Blocks in brackets stand in more than one of the step's block tables. Knows plans and looks (`inspection`), no engine.
+Blocks in brackets stand in more than one of the step's block tables. "3 of 7 drafted": three tokens of a draft were
+right, so that four came. Knows plans and looks (`inspection`), no engine.
 """
 
 from __future__ import annotations
@@ -52,8 +53,13 @@ class StepText:
 
     def _row(self, chunk: Chunk, result: ChunkResult, shared: Collection[int]) -> tuple[str, str, str, str]:
         notes = [*self._notes(chunk), *_scores(result)]
-        if result.token_id is not None:
-            notes.append(f"->  {result.token_id} {self._token_text(result.token_id)!r}{_choice(chunk.draw)}")
+        if result.token_ids:
+            num_accepted = chunk.num_accepted(result.token_ids)
+            if chunk.draft:
+                notes.append(f"{num_accepted} of {len(chunk.draft)} drafted")
+            good = result.token_ids[: num_accepted + 1]
+            tokens = "  ".join(f"{token_id} {self._token_text(token_id)!r}" for token_id in good)
+            notes.append(f"->  {tokens}{_choice(chunk.draws[num_accepted])}")
         blocks = f"blocks {describe_blocks(chunk.block_table, shared)}"
         return self._name(chunk.sequence_id), self._work(chunk), blocks, "  ".join(notes)
 
@@ -61,7 +67,7 @@ class StepText:
         running = self._running.get(chunk.sequence_id)
         before = running or self._waiting.get(chunk.sequence_id)
         known = chunk.context_len if before is None else before.num_prompt_tokens + before.num_output_tokens
-        if running is not None and running.num_output_tokens and len(chunk.token_ids) == 1:
+        if running is not None and running.num_output_tokens and len(chunk.token_ids) == len(chunk.draft) + 1:
             return f"decode  {chunk.start_position}"
         of = "" if known == chunk.context_len else f" of {known}"
         return f"prefill {chunk.start_position}..{chunk.context_len - 1}{of}"
@@ -143,10 +149,8 @@ def _scores(result: ChunkResult) -> Iterator[str]:
         yield f"{counted(len(result.scores), 'token')} of the prompt scored"
 
 
-def _choice(draw: Draw | None) -> str:
-    """What the token was chosen from, where that is not everything."""
-    if draw is None:
-        return ""
+def _choice(draw: Draw) -> str:
+    """What the last token was chosen from, where that is not everything."""
     notes = []
     if draw.allowed is not None:
         notes.append(f"of {sum(octet.bit_count() for octet in draw.allowed)} that the guide allows")

@@ -48,9 +48,9 @@ class TorchBackend:
     def warm_up(self) -> None:
         """Runs a prompt, then decodes of one and of several sequences, in a small cache of their own."""
         cache = self._make_cache(4, _WARM_UP_BLOCK_SIZE)
-        draw = Draw(SamplingParams(temperature=1.0, top_p=0.9, num_logprobs=1))
-        prompt = Chunk(0, (0,) * 32, 0, (0, 1, 2), draw=draw, score_targets=(0,) * 32)
-        decodes = tuple(Chunk(i, (0,), 32, (0, 1, 2), draw=draw) for i in range(4))
+        draws = (Draw(SamplingParams(temperature=1.0, top_p=0.9, num_logprobs=1)),)
+        prompt = Chunk(0, (0,) * 32, 0, (0, 1, 2), draws=draws, score_targets=(0,) * 32)
+        decodes = tuple(Chunk(i, (0,), 32, (0, 1, 2), draws=draws) for i in range(4))
         for chunks in ((prompt,), decodes[:1], decodes, (*decodes, prompt)):
             self._execute(StepPlan(0, chunks), cache)
 

@@ -128,6 +128,9 @@ def build_engine(model: EngineModel, spec: EngineSpec) -> tuple[Engine, EngineIn
         logs.get_logger(_MODULE).warning("kernels_are_not_batch_invariant", consequence="one token at a time")
         # Steps of one token all have one shape, so the kernels have nothing to choose by.
         settings = replace(settings, max_num_seqs=1, max_num_batched_tokens=1)
+    if settings.device != "cpu" and not settings.deterministic:
+        # A draft makes a step larger, and there nobody has shown that this leaves the results as they are.
+        settings = replace(settings, speculation="off")
     limits = EngineLimits(
         facts.vocab_size, min(max_context_tokens, num_blocks * settings.block_size), settings.max_num_requests
     )

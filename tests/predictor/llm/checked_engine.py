@@ -9,7 +9,7 @@ from mesh.errors import InvalidInput, Overloaded
 from predictor.llm.guide import GuideKind, GuideSpec
 from predictor.llm.outputs import GenerationOutput
 from predictor.llm.sequence import GenerationRequest, ScoreRequest, Sequence, SequenceStatus, output_seed
-from predictor.llm.step import SamplingParams, StepPlan
+from predictor.llm.step import ChunkResult, SamplingParams, StepPlan
 from tests.predictor.llm.engines import SmallEngine, generation
 from tests.predictor.llm.hash_model import StrideGuides, continuation, scores
 
@@ -47,7 +47,15 @@ class Run:
 class CheckedEngine:
     """Requests are named r0, r1, …; `aborted` are those that were stopped while they ran."""
 
-    def __init__(self, num_blocks: int, max_num_seqs: int, max_num_batched_tokens: int, caching: bool = True) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        caching: bool = True,
+        num_draft_tokens: int = 7,
+        max_num_tokens_with_drafts: int = 16,
+    ) -> None:
         self.engine = SmallEngine(
             num_blocks,
             max_num_seqs=max_num_seqs,
@@ -55,12 +63,17 @@ class CheckedEngine:
             max_num_waiting=12,
             max_num_waiting_tokens=150,
             enable_prefix_caching=caching,
+            num_draft_tokens=num_draft_tokens,
+            max_num_tokens_with_drafts=max_num_tokens_with_drafts,
         )
         self.requests: dict[str, GenerationRequest | ScoreRequest] = {}
         self.unchecked: set[str] = set()
         self.aborted: set[str] = set()
         self._sequences: dict[int, Sequence] = {}
+        self._max_new_tokens: dict[int, int] = {}  # before the step
         self._runs: dict[int, Run] = {}
+        self.num_accepted = 0  # tokens of drafts
+        self.num_rejected = 0
 
     def generate(
         self,
@@ -102,7 +115,7 @@ class CheckedEngine:
         has_work = self.engine.engine.has_work
         self._remember_sequences()
         self.engine.step()
-        self._check_step(self.engine.backend.plan, has_work)
+        self._check_step(self.engine.backend.plan, self.engine.backend.results, has_work)
 
     def step_with_an_abort_in_the_middle(self, which: int) -> None:
         """Abort the `which`th running request between plan and results, as a pipelined engine will see it."""
@@ -111,12 +124,14 @@ class CheckedEngine:
         plan = scheduler.schedule()
         results = self.engine.backend.execute(plan)
         if scheduler.running:
-            self.abort(scheduler.running[which % len(scheduler.running)].request.request_id)
+            request_id = scheduler.running[which % len(scheduler.running)].request.request_id
+            self.engine.engine.abort(request_id)
+            self.aborted.add(request_id)
         for sequence, result in scheduler.update(plan, results):
             output = self.engine.engine._report(sequence, result)
             if output is not None:
                 self.engine.keep(output)
-        self._check_step(plan, has_work)
+        self._check_step(plan, results, has_work)
 
     def step_that_fails(self) -> None:
         """Have a step write nothing of what it planned, and tell the engine so, as the worker does."""
@@ -161,8 +176,9 @@ class CheckedEngine:
     def _remember_sequences(self) -> None:
         scheduler = self.engine.scheduler
         self._sequences = {s.sequence_id: s for s in [*scheduler.waiting, *scheduler.running]}
+        self._max_new_tokens = {sequence_id: s.max_new_tokens for sequence_id, s in self._sequences.items()}
 
-    def _check_step(self, plan: StepPlan, has_work: bool) -> None:
+    def _check_step(self, plan: StepPlan, results: list[ChunkResult], has_work: bool) -> None:
         settings, block_size = self.engine.settings, self.engine.pool.block_size
         assert bool(plan.chunks) == has_work, "a step with work to do must do some"
         assert plan.num_tokens <= settings.max_num_batched_tokens
@@ -174,11 +190,30 @@ class CheckedEngine:
             for position in range(chunk.start_position, chunk.context_len)
         ]
         assert len(written) == len(set(written)), "two sequences write one slot"
-        for chunk in plan.chunks:
-            self._check_progress(chunk.sequence_id, chunk.start_position, chunk.context_len)
+        for chunk, result in zip(plan.chunks, results, strict=True):
+            num_accepted = chunk.num_accepted(result.token_ids)
+            num_rejected = len(chunk.draft) - num_accepted
+            self.num_accepted += num_accepted
+            self.num_rejected += num_rejected
+            self._check_progress(chunk.sequence_id, chunk.start_position, chunk.context_len - num_rejected)
+        self._check_drafts(plan)
         assert sum(s.num_uncomputed_tokens > 1 for s in self.engine.scheduler.running) <= 1
         self.check_blocks()
         self._check_outputs()
+
+    def _check_drafts(self, plan: StepPlan) -> None:
+        """Guesses cost nobody a token or a block, and no block that holds a wrong one can be found."""
+        drafting = [chunk for chunk in plan.chunks if chunk.draft]
+        if drafting:
+            assert plan.num_tokens <= self.engine.settings.max_num_tokens_with_drafts
+            assert all(len(chunk.token_ids) == len(chunk.draws) for chunk in plan.chunks), "a newcomer does not wait"
+        for chunk in drafting:
+            assert len(chunk.draft) <= self.engine.settings.num_draft_tokens
+            assert len(chunk.draft) < self._max_new_tokens[chunk.sequence_id]
+        block_size = self.engine.pool.block_size
+        for sequence in self.engine.scheduler.running:
+            unfilled = sequence.block_table[sequence.num_computed_tokens // block_size :]
+            assert all(self.engine.pool._hash_of[block_id] is None for block_id in unfilled)
 
     def _check_progress(self, sequence_id: int, start: int, end: int) -> None:
         """Each token is computed once, unless the sequence was preempted; and that never before it had a result."""

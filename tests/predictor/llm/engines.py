@@ -27,6 +27,9 @@ class SmallEngine:
         max_num_waiting: int = 100,
         max_num_waiting_tokens: int = 10_000,
         enable_prefix_caching: bool = True,
+        speculation: str = "auto",
+        num_draft_tokens: int = 7,
+        max_num_tokens_with_drafts: int = 16,
     ) -> None:
         self.pool = BlockPool(num_blocks, block_size, enable_prefix_caching=enable_prefix_caching)
         self.settings = EngineSettings(
@@ -35,6 +38,9 @@ class SmallEngine:
             max_num_batched_tokens=max_num_batched_tokens,
             max_num_waiting=max_num_waiting,
             max_num_waiting_tokens=max_num_waiting_tokens,
+            speculation=speculation,
+            num_draft_tokens=num_draft_tokens,
+            max_num_tokens_with_drafts=max_num_tokens_with_drafts,
         )
         self.backend = HashBackend()
         self.backend.allocate(num_blocks, block_size)

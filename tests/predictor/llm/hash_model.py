@@ -24,6 +24,7 @@ EOS_ID = 299
 HANG_ID = 298  # a step that runs this token never ends
 FAIL_ID = 297  # a step that runs this token raises
 DIE_ID = 296  # a step that runs this token ends the process
+ECHO_ID = 295  # a text that begins with this token mostly goes on as it did where its last token stood before
 MAX_CONTEXT_TOKENS = 4096
 
 
@@ -81,12 +82,13 @@ class StrideGuides:
 
 
 class HashBackend:
-    """`slots[block][offset]` holds (position, token); `plan` is the last one executed."""
+    """`slots[block][offset]` holds (position, token); `plan` is the last one executed, with its `results`."""
 
     def __init__(self) -> None:
         self.slots: list[list[tuple[int, int] | None]] = []
         self.block_size = 0
         self.plan = StepPlan(-1, ())
+        self.results: list[ChunkResult] = []
 
     def block_bytes(self, block_size: int) -> int:
         return 1024 * block_size
@@ -104,7 +106,8 @@ class HashBackend:
             _misbehave_if_asked(chunk)
             for position, token_id in enumerate(chunk.token_ids, start=chunk.start_position):
                 self._block(chunk, position)[position % self.block_size] = (position, token_id)
-        return [self._result(chunk) for chunk in plan.chunks]
+        self.results = [self._result(chunk) for chunk in plan.chunks]
+        return self.results
 
     def close(self) -> None:
         self.slots = []
@@ -119,13 +122,14 @@ class HashBackend:
             for position, target in enumerate(chunk.score_targets, start=chunk.start_position)
             if target >= 0
         )
-        if chunk.draw is None:
-            return ChunkResult(chunk.sequence_id, None, scores=scored)
-        token_id = next_token(context, chunk.draw)
-        logprobs = None
-        if chunk.draw.params.num_logprobs >= 0:
-            logprobs = TokenLogprobs(token_id, score_of(context, token_id))
-        return ChunkResult(chunk.sequence_id, token_id, logprobs, scored)
+        first = chunk.context_len - len(chunk.draws) + 1
+        contexts = [context[:length] for length in range(first, chunk.context_len + 1)]
+        token_ids = tuple(next_token(before, draw) for before, draw in zip(contexts, chunk.draws, strict=True))
+        logprobs: tuple[TokenLogprobs, ...] = ()
+        if chunk.draws and chunk.draws[0].params.num_logprobs >= 0:
+            pairs = zip(contexts, token_ids, strict=True)
+            logprobs = tuple(TokenLogprobs(token_id, score_of(before, token_id)) for before, token_id in pairs)
+        return ChunkResult(chunk.sequence_id, token_ids, logprobs, scored)
 
     def _read(self, chunk: Chunk, position: int) -> int:
         slot = self._block(chunk, position)[position % self.block_size]
@@ -138,7 +142,9 @@ def next_token(context: Sequence[int], draw: Draw) -> int:
     """Mostly a byte, often one of "abc", sometimes the end of text; of those that are not banned and are allowed."""
     sampling = draw.params
     value = _hash([*context, *_traits(draw)], 0 if sampling.temperature == 0 else sampling.seed)
-    if value % 3 == 0:
+    if context[0] == ECHO_ID and value % 8 and context[-1] in context[1:-1]:
+        wish = context[len(context) - list(reversed(context))[1:].index(context[-1]) - 1]
+    elif value % 3 == 0:
         wish = 97 + value // 3 % 3
     else:
         wish = EOS_ID if value % 50 == 1 else value // 3 % 256

@@ -1,7 +1,8 @@
 """With a seed, no bit of an answer depends on what else the engine does, or on which engine does it.
 
 Each answer is compared with the one that the same request gets alone, token by token and log-probability by
-log-probability: a log-probability shows differences that no token shows yet. By PyTorch in float32 and in bfloat16,
+log-probability: a log-probability shows differences that no token shows yet. What it gets alone is computed without
+drafts, what it gets otherwise with them. By PyTorch in float32 and in bfloat16,
 where the CPU has it, and by the native kernels, with one thread and with all of them.
 """
 
@@ -41,16 +42,20 @@ PENALIZED = replace(SEEDED, repetition_penalty=1.2, presence_penalty=0.3, freque
 Answers = dict[tuple[str, int], list[tuple[int, float]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loaded:
+    """num_accepted_tokens, num_rejected_tokens: of the drafts of all answers so far."""
+
     path: Path
     settings: EngineSettings
     model: EngineModel
+    num_accepted_tokens: int = 0
+    num_rejected_tokens: int = 0
 
     def block_bytes(self) -> int:
         return self.model.backend.block_bytes(self.settings.block_size)
 
-    def answers(self, requests: Sequence[GenerationRequest | ScoreRequest], **changes: int | bool) -> Answers:
+    def answers(self, requests: Sequence[GenerationRequest | ScoreRequest], **changes: int | bool | str) -> Answers:
         """What an engine with `changes` of its settings says, and under ("preempted", n) that it preempted n times."""
         spec = EngineSpec(self.path, replace(self.settings, **changes))  # type: ignore[arg-type]
         engine, _ = build_engine(self.model, spec)
@@ -65,7 +70,10 @@ class Loaded:
                     )
                 elif isinstance(output, ScoreOutput):
                     answers[output.request_id, 0] = [(-1, logprob) for logprob in output.logprobs]
-        answers["preempted", engine.stats().num_preemptions] = []
+        stats = engine.stats()
+        answers["preempted", stats.num_preemptions] = []
+        self.num_accepted_tokens += stats.num_accepted_tokens
+        self.num_rejected_tokens += stats.num_draft_tokens - stats.num_accepted_tokens
         return answers
 
 
@@ -101,6 +109,9 @@ def requests_of_all_kinds() -> list[GenerationRequest | ScoreRequest]:
             GenerationRequest(f"{name}{length}", prompt(length), sampling, 24, ignore_eos=True) for length in lengths
         ]
     requests += [ScoreRequest(f"score{length}", prompt(length), tuple(range(3, 40))) for length in lengths]
+    # What repeats itself, so that drafts are right.
+    for name, sampling in (("greedy", replace(SEEDED, temperature=0.0)), ("cool", replace(SEEDED, temperature=0.3))):
+        requests.append(GenerationRequest(name, prompt(120), sampling, 60, ignore_eos=True))
     requests.append(GenerationRequest("forked", prompt(40), SEEDED, 12, ignore_eos=True, n=4, num_prompt_logprobs=3))
     return requests
 
@@ -120,12 +131,17 @@ def test_no_bit_depends_on_company_chunks_cache_or_preemption(small: Loaded) -> 
     requests = requests_of_all_kinds()
     alone: Answers = {}
     for request in requests:
-        alone |= small.answers([request])
+        alone |= small.answers([request], speculation="off")
+
+    with_drafts: Answers = {}
+    for request in requests:
+        with_drafts |= small.answers([request])
 
     roads = {
         "together": small.answers(requests),
         "in small chunks": small.answers(requests, max_num_batched_tokens=9, max_num_seqs=5),
         "in odd chunks": small.answers(requests, max_num_batched_tokens=61, max_num_seqs=40),
+        "alone, with drafts": with_drafts,
         "without cache": small.answers(requests, enable_prefix_caching=False),
         "preempted": small.answers(requests, kv_cache_bytes=14 * small.block_bytes()),
     }
@@ -133,6 +149,8 @@ def test_no_bit_depends_on_company_chunks_cache_or_preemption(small: Loaded) -> 
     assert ("preempted", 0) in roads["together"] and ("preempted", 0) not in roads["preempted"]
     for name, answers in roads.items():
         assert [key for key in alone if key[0] != "preempted" and answers[key] != alone[key]] == [], name
+    assert small.num_accepted_tokens > 50
+    assert small.num_rejected_tokens > 50
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -155,7 +173,7 @@ def test_no_bit_depends_on_random_company_and_a_restart_in_the_middle(
 ) -> None:
     asked = GenerationRequest("asked", prompt(37), PENALIZED, 14, ignore_eos=True)
     others = [GenerationRequest(f"{i}", prompt(n, i), SEEDED, 9, ignore_eos=True) for i, n in enumerate(lengths)]
-    whole = small.answers([asked])["asked", 0]
+    whole = small.answers([asked], speculation="off")["asked", 0]
     sent = tuple(token_id for token_id, _ in whole[:num_sent])
 
     answers = small.answers(
@@ -210,7 +228,7 @@ def test_no_bit_of_smollm2_depends_on_company_in_the_default_mode(smollm2_gguf: 
     requests += [ScoreRequest(f"s{i}", tokens, tuple(encode(" It is so."))) for i, tokens in enumerate(prompts)]
     alone: Answers = {}
     for request in requests[: len(texts)] + requests[-len(texts) :]:
-        alone |= loaded.answers([request])
+        alone |= loaded.answers([request], speculation="off")
 
     roads = [
         loaded.answers(requests, kv_cache_bytes=2**27),

@@ -56,7 +56,7 @@ def test_a_continued_generation_goes_on_as_if_never_interrupted(num_sent: int) -
 
 def test_text_of_a_continued_generation_joins_to_the_whole() -> None:
     prompt, max_tokens, stop = (1, 2, 3), 40, ("bcb",)
-    whole = SmallEngine()
+    whole = SmallEngine(speculation="off")  # a token a step
     whole.add(generation(prompt=prompt, max_tokens=max_tokens, stop=stop))
     texts = [""]
     while whole.engine.has_work:

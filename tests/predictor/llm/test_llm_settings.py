@@ -24,6 +24,8 @@ def test_defaults_are_accepted_and_bound_the_requests() -> None:
         ({"backend": "torch", "kv_cache_dtype": "int8"}, "kv_cache_dtype is 'int8'; the torch backend keeps"),
         ({"num_threads": -1}, "num_threads is -1; it must be at least 0"),
         ({"heartbeat_timeout_s": float("nan")}, "heartbeat_timeout_s is nan; it must be at least 0.001"),
+        ({"speculation": "on"}, "speculation is 'on'; it must be one of auto, off"),
+        ({"num_draft_tokens": -1}, "num_draft_tokens is -1; it must be at least 0"),
         ({"kv_cache_share": 0.0}, "kv_cache_share is 0.0; it must be above 0 and at most 1"),
         ({"max_num_seqs": 600}, "max_num_batched_tokens is 512; it must be at least max_num_seqs, 600"),
     ],

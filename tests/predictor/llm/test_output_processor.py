@@ -19,7 +19,7 @@ def outputs_of(request: GenerationRequest, tokens: bytes | list[int]) -> list[Ge
     outputs = []
     for now, token_id in enumerate(tokens, start=12):
         sequence.token_ids.append(token_id)
-        output = processor.advance(sequence, ChunkResult(0, token_id), float(now))
+        output = processor.advance(sequence, ChunkResult(0, (token_id,)), float(now))
         assert isinstance(output, GenerationOutput)
         outputs.append(output)
     return outputs
@@ -64,9 +64,9 @@ def test_a_score_is_reported_once_it_is_complete() -> None:
     processor.start(sequence)
 
     sequence.num_scored = 1
-    assert processor.advance(sequence, ChunkResult(0, None, scores=(TokenLogprobs(2, -1.0),)), 1.0) is None
+    assert processor.advance(sequence, ChunkResult(0, scores=(TokenLogprobs(2, -1.0),)), 1.0) is None
     sequence.num_scored = 2
-    output = processor.advance(sequence, ChunkResult(0, None, scores=(TokenLogprobs(3, -2.0),)), 2.0)
+    output = processor.advance(sequence, ChunkResult(0, scores=(TokenLogprobs(3, -2.0),)), 2.0)
 
     assert output is not None
     assert not isinstance(output, GenerationOutput)

@@ -10,7 +10,7 @@ from predictor.llm import sampler
 from predictor.llm.readout import LOGIT_ROWS, logit_rows, read_results
 from predictor.llm.step import Chunk, Draw, SamplingParams
 
-GREEDY = Draw(SamplingParams(temperature=0.0))
+GREEDY = (Draw(SamplingParams(temperature=0.0)),)
 VOCAB_SIZE = 5000
 
 
@@ -33,7 +33,24 @@ def test_only_the_last_row_of_a_drawing_chunk_is_read() -> None:
 
     assert rows.asked == [(2, 5)]
     assert logit_rows(chunks, [0, 3, 5]) == [2, 5]
-    assert [(result.sequence_id, result.token_id) for result in results] == [(7, 2), (8, None), (9, 5)]
+    assert [(result.sequence_id, result.token_ids) for result in results] == [(7, (2,)), (8, ()), (9, (5,))]
+
+
+def test_each_draw_reads_a_row_at_the_end_of_its_chunk_and_has_the_noise_of_its_position() -> None:
+    rows = Rows()
+    drawn = Draw(SamplingParams(temperature=50.0, seed=3, num_logprobs=0))
+    drafting = Chunk(7, (1, 2, 3, 4), 10, (0,), (drawn,) * 3)
+    alone = [Chunk(i, (1,), position - 1, (1,), (drawn,)) for i, position in enumerate((12, 13, 14))]
+
+    (several, single) = read_results([drafting, Chunk(8, (1,), 0, (2,), GREEDY)], [5, 9], rows, sampler)
+
+    assert rows.asked == [(6, 7, 8, 9)]
+    assert logit_rows([drafting, Chunk(8, (1,), 0, (2,), GREEDY)], [5, 9]) == [6, 7, 8, 9]
+    assert single.token_ids == (9,)
+    each = [read_results([chunk], [row], rows, sampler)[0] for row, chunk in zip((6, 7, 8), alone, strict=True)]
+    assert several.token_ids == tuple(token_id for result in each for token_id in result.token_ids)
+    assert several.logprobs == tuple(entry for result in each for entry in result.logprobs)
+    assert len(set(several.token_ids)) == len(several.logprobs) == 3
 
 
 def test_only_wanted_scores_are_read() -> None:
@@ -55,4 +72,4 @@ def test_logits_are_asked_for_in_bounded_numbers() -> None:
     results = read_results(chunks, list(range(count)), rows, sampler)
 
     assert [len(asked) for asked in rows.asked] == [LOGIT_ROWS, LOGIT_ROWS, 3]
-    assert [result.token_id for result in results] == list(range(count))
+    assert [result.token_ids for result in results] == [(i,) for i in range(count)]

@@ -69,10 +69,10 @@ def test_every_step_is_the_same_again(seed: int) -> None:
 def test_a_difference_is_named_with_both_values() -> None:
     lines = recorded()
     number, record = next(
-        (n, r) for n, r in enumerate(map(json.loads, lines)) if n > 5 and r["results"][-1]["token_id"] is not None
+        (n, r) for n, r in enumerate(map(json.loads, lines)) if n > 5 and r["results"][-1].get("token_ids")
     )
-    was = record["results"][-1]["token_id"]
-    record["results"][-1]["token_id"] = (was + 1) % 256
+    (was,) = record["results"][-1]["token_ids"]
+    record["results"][-1]["token_ids"] = [(was + 1) % 256]
     lines[number] = json.dumps(record) + "\n"
 
     is_same, text = replayed(lines)
@@ -80,7 +80,7 @@ def test_a_difference_is_named_with_both_values() -> None:
     assert not is_same
     sequence_id = record["chunks"][-1]["sequence_id"]
     assert f"step {record['step_id']}: " in text
-    assert f"  #{sequence_id} token_id: {was}, recorded {(was + 1) % 256}\n" in text
+    assert f"  #{sequence_id} token_ids: ({was},), recorded ({(was + 1) % 256},)\n" in text
     assert text.splitlines()[-1] == (
         f"1 of {len(lines) - 1} steps are different; the first is step {record['step_id']}"
     )
@@ -118,7 +118,7 @@ def test_a_context_that_the_model_cannot_have_is_refused() -> None:
                 "block_table": list(range(num_tokens // 4)),
             }
         ],
-        "results": [{"sequence_id": 0, "token_id": None}],
+        "results": [{"sequence_id": 0}],
     }
 
     with pytest.raises(InvalidInput, match="has a context of 4100 tokens; the model takes 4096"):

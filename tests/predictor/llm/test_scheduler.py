@@ -23,6 +23,7 @@ class Driver:
         max_num_batched_tokens: int = 16,
         max_num_waiting: int = 8,
         max_num_waiting_tokens: int = 1000,
+        speculation: str = "off",
     ) -> None:
         self.settings = EngineSettings(
             block_size=4,
@@ -30,6 +31,7 @@ class Driver:
             max_num_batched_tokens=max_num_batched_tokens,
             max_num_waiting=max_num_waiting,
             max_num_waiting_tokens=max_num_waiting_tokens,
+            speculation=speculation,
         )
         self.scheduler = Scheduler(BlockPool(num_blocks, 4), self.settings)
         self.num_added = 0
@@ -54,7 +56,7 @@ class Driver:
 def answer(driver: Driver, plan: StepPlan, index: int) -> ChunkResult:
     chunk = plan.chunks[index]
     scores = tuple(TokenLogprobs(target, -1.0) for target in chunk.score_targets if target >= 0)
-    return ChunkResult(chunk.sequence_id, None if chunk.draw is None else 0, scores=scores)
+    return ChunkResult(chunk.sequence_id, (0,) * len(chunk.draws), scores=scores)
 
 
 def computed(plan: StepPlan) -> list[tuple[int, int, int]]:
@@ -81,8 +83,8 @@ def test_a_token_is_sampled_only_at_the_end_of_what_is_known() -> None:
 
     first, second = driver.step(), driver.step()
 
-    assert first.chunks[0].draw is None
-    assert second.chunks[0].draw is not None
+    assert first.chunks[0].draws == ()
+    assert len(second.chunks[0].draws) == 1
 
 
 def test_a_chunk_has_the_blocks_of_its_context_and_no_more() -> None:
@@ -244,7 +246,7 @@ def test_a_score_is_scheduled_like_a_prompt_and_asks_for_its_targets() -> None:
 
     assert [chunk.token_ids for plan in plans for chunk in plan.chunks] == [(1, 2, 3, 4), (5, 6)]
     assert [chunk.score_targets for plan in plans for chunk in plan.chunks] == [(-1, -1, 4, 5), (6, 7)]
-    assert all(chunk.draw is None for plan in plans for chunk in plan.chunks)
+    assert all(not chunk.draws for plan in plans for chunk in plan.chunks)
 
 
 def test_a_prompt_that_is_cached_whole_still_computes_its_last_token() -> None:

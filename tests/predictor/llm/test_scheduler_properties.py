@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.predictor.llm.checked_engine import PLAIN, CheckedEngine, Variant
+from tests.predictor.llm.hash_model import ECHO_ID
 
 # A night can afford more.
 NUM_STEPS = int(os.environ.get("ENGINE_STEPS", "100000"))
 
-# Prompts from few beginnings, so that prefixes are often shared.
-BEGINNINGS = [tuple(range(n)) for n in (0, 3, 4, 8, 13)]
+# Prompts from few beginnings, so that prefixes are often shared; after some of them the model mostly repeats itself.
+BEGINNINGS = [*(tuple(range(n)) for n in (0, 3, 4, 8, 13)), (ECHO_ID,), (ECHO_ID, 0, 1, 2, 0, 1)]
 PROMPTS = st.builds(
     lambda beginning, end: (*beginning, *end),
     st.sampled_from(BEGINNINGS),
@@ -43,9 +44,26 @@ class EngineMachine(RuleBasedStateMachine):
         max_num_seqs=st.integers(2, 5),
         spare_budget=st.integers(0, 12),
         caching=st.booleans(),
+        num_draft_tokens=st.integers(0, 9),
+        max_num_tokens_with_drafts=st.integers(0, 20),
     )
-    def start(self, num_blocks: int, max_num_seqs: int, spare_budget: int, caching: bool) -> None:
-        self.engine = CheckedEngine(num_blocks, max_num_seqs, max_num_seqs + spare_budget, caching)
+    def start(
+        self,
+        num_blocks: int,
+        max_num_seqs: int,
+        spare_budget: int,
+        caching: bool,
+        num_draft_tokens: int,
+        max_num_tokens_with_drafts: int,
+    ) -> None:
+        self.engine = CheckedEngine(
+            num_blocks,
+            max_num_seqs,
+            max_num_seqs + spare_budget,
+            caching,
+            num_draft_tokens,
+            max_num_tokens_with_drafts,
+        )
 
     @rule(
         prompt=PROMPTS,
@@ -100,6 +118,7 @@ class EngineMachine(RuleBasedStateMachine):
             EngineMachine.num_steps += stats.num_steps
             event(f"preempted: {stats.num_preemptions > 0}")
             event(f"found a cached prefix: {stats.num_prefix_hits > 0}")
+            event(f"guessed right: {self.engine.num_accepted > 0}; wrong: {self.engine.num_rejected > 0}")
 
 
 def run_machine(num_examples: int) -> None:
@@ -168,4 +187,6 @@ def run_traffic(seed: int, num_steps_wanted: int) -> None:
 
     stats = engine.engine.engine.stats()
     assert stats.num_preemptions > 10
+    assert engine.num_accepted > 100
+    assert engine.num_rejected > 100
     assert (stats.num_prefix_hits > 0) == (seed != 3)

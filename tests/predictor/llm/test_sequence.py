@@ -56,8 +56,8 @@ def test_prompt_logprobs_are_wanted_of_all_tokens_but_the_first_and_of_the_first
 
 
 def test_nothing_is_drawn_where_nothing_is_generated() -> None:
-    assert Sequence(0, generation(max_tokens=0, num_prompt_logprobs=0), 0.0).draw() is None
-    assert Sequence(0, ScoreRequest("s", (1, 2), (3,)), 0.0).draw() is None
+    assert Sequence(0, generation(max_tokens=0, num_prompt_logprobs=0), 0.0).draws() == ()
+    assert Sequence(0, ScoreRequest("s", (1, 2), (3,)), 0.0).draws() == ()
 
 
 def test_what_ends_an_output_is_banned_until_it_has_its_shortest_length() -> None:
@@ -85,11 +85,30 @@ def test_the_last_token_of_a_bad_word_is_banned_where_the_others_stand() -> None
 def test_penalties_see_prompt_and_output_and_nobody_pays_for_them_who_has_none() -> None:
     penalized = generation(prompt=(1, 2), sampling=SamplingParams(presence_penalty=0.5), continue_from=(3,))
 
-    draw, plain = (Sequence(0, request, 0.0).draw() for request in (penalized, generation()))
+    (draw,), (plain,) = (Sequence(0, request, 0.0).draws() for request in (penalized, generation()))
 
-    assert draw is not None and plain is not None
     assert (draw.prompt_token_ids, draw.output_token_ids) == ((1, 2), (3,))
     assert (plain.prompt_token_ids, plain.output_token_ids) == ((), ())
+
+
+def test_draws_behind_a_draft_are_those_that_come_once_it_is_known() -> None:
+    request = generation(
+        prompt=(1, 2, 10),
+        sampling=SamplingParams(presence_penalty=0.5, seed=4),
+        min_tokens=3,
+        bad_words=((8,), (10, 11), (10, 11, 12), (9, 10, 11, 13)),
+        continue_from=(9,),
+    )
+    sequence, plain = (Sequence(0, request, 0.0, end_ids={5}) for _ in range(2))
+    draft = (10, 11, 12, 10)
+
+    draws = sequence.draws(draft)
+
+    assert len(draws) == 5
+    for draw, token_id in zip(draws, (*draft, 0), strict=True):
+        assert (draw,) == plain.draws()
+        plain.token_ids.append(token_id)
+    assert [draw.banned for draw in draws] == [(5, 8), (5, 8, 11), (8, 12, 13), (8,), (8, 11)]
 
 
 def test_each_output_has_a_seed_of_its_own_and_the_first_the_one_of_the_request() -> None:
@@ -99,11 +118,10 @@ def test_each_output_has_a_seed_of_its_own_and_the_first_the_one_of_the_request(
     assert len(set(seeds)) == 1000
     assert all(0 <= seed < 2**64 for seed in seeds)
     assert len({output_seed(seed, 1) ^ output_seed(seed + 1, 0) for seed in range(100)}) == 100
-    draw = Sequence(0, generation(sampling=SamplingParams(seed=42)), 0.0, index=5).draw()
-    assert draw is not None and draw.params.seed == seeds[5]
+    (draw,) = Sequence(0, generation(sampling=SamplingParams(seed=42)), 0.0, index=5).draws()
+    assert draw.params.seed == seeds[5]
 
 
 def banned(sequence: Sequence) -> tuple[int, ...]:
-    draw = sequence.draw()
-    assert draw is not None
+    (draw,) = sequence.draws()
     return draw.banned

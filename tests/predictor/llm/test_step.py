@@ -14,7 +14,7 @@ PLAN = StepPlan(
             (5, 6, 7),
             start_position=16,
             block_table=(4, 9),
-            draw=Draw(SamplingParams(temperature=0), allowed=b"\x05"),
+            draws=(Draw(SamplingParams(temperature=0), allowed=b"\x05"),),
         ),
         Chunk(1, (8,), start_position=0, block_table=(2,), score_targets=(-1,)),
     ),
@@ -28,6 +28,16 @@ def test_plan_counts_its_tokens() -> None:
 
 def test_chunk_knows_how_much_is_cached_after_it() -> None:
     assert [chunk.context_len for chunk in PLAN.chunks] == [19, 1]
+
+
+def test_a_draft_is_accepted_up_to_the_first_token_that_was_not_chosen() -> None:
+    draw = PLAN.chunks[0].draws[0]
+    verifying = Chunk(0, (5, 6, 7, 8), 16, (4, 9), draws=(draw,) * 3)
+
+    assert verifying.draft == (7, 8)
+    assert [verifying.num_accepted(chosen) for chosen in [(7, 8, 1), (7, 1, 8), (1, 8, 7)]] == [2, 1, 0]
+    assert (PLAN.chunks[0].draft, PLAN.chunks[0].num_accepted((7,))) == ((), 0)
+    assert (PLAN.chunks[1].draft, PLAN.chunks[1].num_accepted(())) == ((), 0)
 
 
 def test_recorded_plan_is_the_same_plan() -> None:

@@ -49,11 +49,12 @@ def chunks_with_results(draw: st.DrawFn, sequence_id: int) -> tuple[Chunk, Chunk
     num_blocks = -(-(start + len(given)) // HEAD.block_size)
     block_table = draw(st.permutations(range(HEAD.num_blocks)))[:num_blocks]
     targets = draw(st.just(()) | st.tuples(*[st.integers(-1, HEAD.vocab_size - 1)] * len(given)))
-    choice = draw(st.none() | draws)
-    chunk = Chunk(sequence_id, given, start, tuple(block_table), choice, targets, draw(st.integers(0, 20)))
+    choices = draw(st.lists(draws, max_size=min(3, len(given))).map(tuple))
+    chunk = Chunk(sequence_id, given, start, tuple(block_table), choices, targets, draw(st.integers(0, 20)))
     scores = tuple(draw(logprobs) for target in targets if target >= 0)
-    token = None if choice is None else draw(token_ids)
-    return chunk, ChunkResult(sequence_id, token, draw(st.none() | logprobs), scores)
+    chosen = tuple(draw(token_ids) for _ in choices)
+    known = draw(st.just(()) | st.tuples(*[logprobs] * len(choices)))
+    return chunk, ChunkResult(sequence_id, chosen, known, scores)
 
 
 @st.composite
@@ -127,7 +128,7 @@ def test_any_text_is_a_sentence(text: str) -> None:
 STEP: dict[str, Any] = {
     "step_id": 1,
     "chunks": [{"sequence_id": 7, "token_ids": [1, 2, 3, 4, 5], "start_position": 0, "block_table": [9, 3]}],
-    "results": [{"sequence_id": 7, "token_id": None}],
+    "results": [{"sequence_id": 7}],
 }
 
 
@@ -154,13 +155,14 @@ def test_a_line_as_short_as_it_can_be_is_taken() -> None:
         (lambda s: s["chunks"][0].update(start_position=True), "chunks[0].start_position is True"),
         (lambda s: s["chunks"][0].update(start_position=-1), "chunks[0].start_position is -1"),
         (lambda s: s["chunks"][0].update(score_targets=[1]), "score_targets must be one for each token"),
-        (lambda s: s["chunks"][0].update(draw={"params": {"temperature": 9}}), "temperature is 9"),
-        (lambda s: s["chunks"][0].update(draw={"params": {}, "allowed": "?"}), "draw.allowed is not base64"),
+        (lambda s: s["chunks"][0].update(draws=[{"params": {"temperature": 9}}]), "temperature is 9"),
+        (lambda s: s["chunks"][0].update(draws=[{"params": {}, "allowed": "?"}]), "draws[0].allowed is not base64"),
+        (lambda s: s["chunks"][0].update(draws=[{"params": {}}] * 6), "draws are more than there are tokens"),
         (lambda s: s["chunks"][0].update(shell="x"), "chunks[0] has the unknown field 'shell'"),
         (lambda s: s["chunks"].append(s["chunks"][0]), "chunks has a sequence twice"),
         (lambda s: s.update(results=[]), "results has 0 entries for 1 chunks"),
         (lambda s: s["results"][0].update(sequence_id=8), "results[0] is no answer to chunks[0]"),
-        (lambda s: s["results"][0].update(token_id=1), "results[0] is no answer to chunks[0]"),
+        (lambda s: s["results"][0].update(token_ids=[1]), "results[0] is no answer to chunks[0]"),
         (lambda s: s.pop("step_id"), "step_id is missing"),
     ],
 )
@@ -177,7 +179,7 @@ def test_a_wrong_step_names_the_field(change: Callable[[dict[str, Any]], object]
     [
         ("", "line 1: the recording is empty"),
         ("[]", "line 1: the line is no JSON object"),
-        ('{"format": "other"}', "line 1: format must be 'meshserve.steps/1'"),
+        ('{"format": "other"}', "line 1: format must be 'meshserve.steps/2'"),
         ("[" * 100_000, "line 1: is not JSON"),
         ("x" * (MAX_LINE_CHARS + 1), f"line 1: is longer than {MAX_LINE_CHARS} characters"),
     ],

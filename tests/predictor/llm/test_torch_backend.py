@@ -85,15 +85,15 @@ def generate(
             while len(sequence.block_table) * BLOCK_SIZE < end:
                 sequence.block_table.append(free.pop())
             token_ids = sequence.token_ids[sequence.num_computed : end]
-            draw = Draw(params) if size == left else None
-            chunks.append(Chunk(id(sequence), token_ids, sequence.num_computed, tuple(sequence.block_table), draw))
+            draws = (Draw(params),) if size == left else ()
+            chunks.append(Chunk(id(sequence), token_ids, sequence.num_computed, tuple(sequence.block_table), draws))
         for sequence, chunk, result in zip(batch, chunks, execute(backend, *chunks), strict=True):
             assert result.sequence_id == id(sequence)
             sequence.num_computed = chunk.context_len
-            if result.token_id is None:
+            if not result.token_ids:
                 continue
-            sequence.output.append(result.token_id)
-            if result.token_id == end_id or len(sequence.output) == sequence.num_output_tokens:
+            sequence.output += result.token_ids
+            if result.token_ids == (end_id,) or len(sequence.output) == sequence.num_output_tokens:
                 free.extend(sequence.block_table)
                 unfinished.remove(sequence)
 
@@ -125,12 +125,12 @@ def test_greedy_output_of_smollm2_equals_transformers(
 @pytest.mark.parametrize("cuts", [(1,), (16,), (15, 33), (64, 65), tuple(range(1, 90))])
 def test_a_prompt_in_chunks_gives_what_it_gives_whole(small: LoadedModel, cuts: tuple[int, ...]) -> None:
     prompt, table = random_prompt(90, 1), tuple(range(6))
-    (whole,) = execute(make_backend(small), Chunk(1, prompt, 0, table, Draw(SEEDED)))
+    (whole,) = execute(make_backend(small), Chunk(1, prompt, 0, table, (Draw(SEEDED),)))
     backend = make_backend(small)
 
     bounds = (0, *cuts, 90)
     for start, end in itertools.pairwise(bounds):
-        (result,) = execute(backend, Chunk(1, prompt[start:end], start, table, Draw(SEEDED) if end == 90 else None))
+        (result,) = execute(backend, Chunk(1, prompt[start:end], start, table, (Draw(SEEDED),) if end == 90 else ()))
 
     assert result == whole
 
@@ -138,7 +138,7 @@ def test_a_prompt_in_chunks_gives_what_it_gives_whole(small: LoadedModel, cuts: 
 def test_no_bit_of_smollm2_hangs_on_chunks_or_neighbours(smollm2_float32: LoadedModel) -> None:
     prompt = tuple(smollm2_float32.tokenizer.encode("One fish, 2 fish, red fish, blue fish. " * 20)[:210])
     targets, table = (*prompt[1:], 0), tuple(range(14))
-    neighbour = Chunk(2, prompt[:33], 0, (20, 21, 22), Draw(GREEDY))
+    neighbour = Chunk(2, prompt[:33], 0, (20, 21, 22), (Draw(GREEDY),))
     (whole,) = execute(make_backend(smollm2_float32), Chunk(1, prompt, 0, table, score_targets=targets))
     backend = make_backend(smollm2_float32)
     scores: list[TokenLogprobs] = []
@@ -154,7 +154,7 @@ def test_the_place_of_blocks_does_not_show(small: LoadedModel) -> None:
     prompt = random_prompt(90, 2)
 
     results = [
-        execute(make_backend(small), Chunk(1, prompt, 0, table, Draw(SEEDED)))
+        execute(make_backend(small), Chunk(1, prompt, 0, table, (Draw(SEEDED),)))
         for table in ((0, 1, 2, 3, 4, 5), (63, 7, 0, 31, 2, 40))
     ]
 
@@ -162,11 +162,11 @@ def test_the_place_of_blocks_does_not_show(small: LoadedModel) -> None:
 
 
 def test_neighbours_do_not_show(small: LoadedModel) -> None:
-    mine = Chunk(1, random_prompt(1, 3), 0, (9,), Draw(SEEDED))
+    mine = Chunk(1, random_prompt(1, 3), 0, (9,), (Draw(SEEDED),))
     others = [
-        Chunk(2, random_prompt(70, 4), 0, (0, 1, 2, 3, 4), Draw(GREEDY)),
-        Chunk(3, random_prompt(1, 5), 0, (20,), Draw(SEEDED)),
-        Chunk(4, random_prompt(5, 6), 0, (30,), None, score_targets=(1, 2, 3, 4, 5)),
+        Chunk(2, random_prompt(70, 4), 0, (0, 1, 2, 3, 4), (Draw(GREEDY),)),
+        Chunk(3, random_prompt(1, 5), 0, (20,), (Draw(SEEDED),)),
+        Chunk(4, random_prompt(5, 6), 0, (30,), (), score_targets=(1, 2, 3, 4, 5)),
     ]
     (alone,) = execute(make_backend(small), mine)
 
@@ -182,11 +182,13 @@ def test_blocks_are_read_for_a_shared_prefix(small: LoadedModel) -> None:
     execute(backend, Chunk(1, prompt[:32], 0, (5, 6)))
 
     first, second = execute(
-        backend, Chunk(2, prompt[32:], 32, (5, 6, 7), Draw(SEEDED)), Chunk(3, prompt[32:], 32, (5, 6, 8), Draw(SEEDED))
+        backend,
+        Chunk(2, prompt[32:], 32, (5, 6, 7), (Draw(SEEDED),)),
+        Chunk(3, prompt[32:], 32, (5, 6, 8), (Draw(SEEDED),)),
     )
 
-    (whole,) = execute(make_backend(small), Chunk(1, prompt, 0, (0, 1, 2), Draw(SEEDED)))
-    assert first.token_id == second.token_id == whole.token_id
+    (whole,) = execute(make_backend(small), Chunk(1, prompt, 0, (0, 1, 2), (Draw(SEEDED),)))
+    assert first.token_ids == second.token_ids == whole.token_ids
 
 
 def test_scores_are_those_of_the_wanted_targets(small: LoadedModel) -> None:
@@ -196,19 +198,18 @@ def test_scores_are_those_of_the_wanted_targets(small: LoadedModel) -> None:
 
     (scored,) = execute(backend, Chunk(1, prompt, 0, tuple(range(7)), score_targets=targets))
 
-    assert scored.token_id is None
+    assert scored.token_ids == ()
     assert len(scored.scores) == sum(target != -1 for target in targets)
     # The same number by another road: as the reported log-probability of a token that top-k 1 would draw.
     position = 50
     (sampled,) = execute(
-        backend, Chunk(2, prompt[: position + 1], 0, tuple(range(10, 17)), Draw(SamplingParams(0, num_logprobs=0)))
+        backend, Chunk(2, prompt[: position + 1], 0, tuple(range(10, 17)), (Draw(SamplingParams(0, num_logprobs=0)),))
     )
-    assert sampled.token_id is not None and sampled.logprobs is not None
-    best = (sampled.token_id,)
+    best = sampled.token_ids
     (again,) = execute(
         backend, Chunk(3, prompt[: position + 1], 0, tuple(range(20, 27)), score_targets=(-1,) * position + best)
     )
-    assert [score.logprob for score in again.scores] == pytest.approx([sampled.logprobs.logprob], abs=1e-5)
+    assert [score.logprob for score in again.scores] == pytest.approx([sampled.logprobs[0].logprob], abs=1e-5)
 
 
 class CountingModel:
@@ -243,7 +244,7 @@ def test_log_probabilities_of_a_long_prompt_take_no_more_memory_than_of_a_short_
 
 def test_more_sequences_than_logit_rows(small: LoadedModel) -> None:
     num_sequences = LOGIT_ROWS + 5
-    chunks = [Chunk(i, random_prompt(2, i), 0, (i,), Draw(GREEDY)) for i in range(num_sequences)]
+    chunks = [Chunk(i, random_prompt(2, i), 0, (i,), (Draw(GREEDY),)) for i in range(num_sequences)]
 
     together = execute(make_backend(small), *chunks)
 
@@ -257,11 +258,11 @@ def test_logits_that_stand_for_no_token_are_never_chosen(small: LoadedModel) -> 
     backend = make_backend(replace(small, tokenizer=Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE()), table)))
     draws = [Draw(SamplingParams(temperature=2.0, seed=seed, num_logprobs=5)) for seed in range(30)]
 
-    results = execute(backend, *(Chunk(i, (5, 6, 7), 0, (i,), draw) for i, draw in enumerate(draws)))
+    results = execute(backend, *(Chunk(i, (5, 6, 7), 0, (i,), (draw,)) for i, draw in enumerate(draws)))
 
     assert small.config.vocab_size > 200
-    assert all(result.token_id is not None and result.token_id < 100 for result in results)
-    assert all(token_id < 100 for result in results if result.logprobs for token_id, _ in result.logprobs.top)
+    assert all(len(result.token_ids) == 1 and result.token_ids[0] < 100 for result in results)
+    assert all(token_id < 100 for result in results for token_id, _ in result.logprobs[0].top)
 
 
 def test_a_plan_without_chunks_gives_nothing(small: LoadedModel) -> None:
@@ -280,14 +281,14 @@ def test_a_cache_that_does_not_fit_is_a_memory_error(small: LoadedModel) -> None
 
 def test_warming_up_leaves_no_trace(small: LoadedModel) -> None:
     prompt = random_prompt(40, 9)
-    (expected,) = execute(make_backend(small), Chunk(1, prompt, 0, (0, 1, 2), Draw(SEEDED)))
+    (expected,) = execute(make_backend(small), Chunk(1, prompt, 0, (0, 1, 2), (Draw(SEEDED),)))
     backend = make_backend(small)
     execute(backend, Chunk(1, prompt[:39], 0, (0, 1, 2)))
 
     backend.warm_up()
 
-    (result,) = execute(backend, Chunk(1, prompt[39:], 39, (0, 1, 2), Draw(SEEDED)))
-    assert result.token_id == expected.token_id
+    (result,) = execute(backend, Chunk(1, prompt[39:], 39, (0, 1, 2), (Draw(SEEDED),)))
+    assert result.token_ids == expected.token_ids
 
 
 def test_close_is_safe_twice_and_ends_execution(small: LoadedModel) -> None:

@@ -48,7 +48,7 @@ def random_prompt(length: int, seed: int) -> tuple[int, ...]:
 def scoring(prompt: tuple[int, ...], block_size: int = BLOCK_SIZE) -> Chunk:
     """The whole prompt in one step, with the log-probability of each of its tokens."""
     table = tuple(range(-(-len(prompt) // block_size)))
-    return Chunk(1, prompt, 0, table, Draw(SEEDED), score_targets=(*prompt[1:], 0))
+    return Chunk(1, prompt, 0, table, (Draw(SEEDED),), score_targets=(*prompt[1:], 0))
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +142,13 @@ def test_a_prompt_in_chunks_gives_what_it_gives_whole(
 
     for start, end in itertools.pairwise((0, *cuts, 90)):
         targets = (*prompt[1:], 0)[start:end]
-        draw = Draw(SEEDED) if end == 90 else None
-        chunk = Chunk(1, prompt[start:end], start, tuple(range(6)), draw, score_targets=targets)
+        draws = (Draw(SEEDED),) if end == 90 else ()
+        chunk = Chunk(1, prompt[start:end], start, tuple(range(6)), draws, score_targets=targets)
         (result,) = execute(backend, chunk)
         scores.extend(result.scores)
 
     assert result is not None
-    assert (result.token_id, result.logprobs) == (whole.token_id, whole.logprobs)
+    assert (result.token_ids, result.logprobs) == (whole.token_ids, whole.logprobs)
     assert tuple(scores) == whole.scores
 
 
@@ -157,7 +157,7 @@ def test_no_bit_of_smollm2_hangs_on_chunks_neighbours_places_or_threads(
 ) -> None:
     prompt = tuple(smollm2_float32.tokenizer.encode("One fish, 2 fish, red fish, blue fish. " * 20)[:210])
     targets, table = (*prompt[1:], 0), (40, 3, 60, 1, 0, 33, 12, 11, 10, 9, 63, 22, 21, 2)
-    neighbour = Chunk(2, prompt[:33], 0, (50, 51, 52), Draw(GREEDY))
+    neighbour = Chunk(2, prompt[:33], 0, (50, 51, 52), (Draw(GREEDY),))
     (whole,) = execute(make_backend(library, smollm2_gguf), scoring(prompt))
     backend = make_backend(library, smollm2_gguf, num_threads=2)
     scores: list[TokenLogprobs] = []
@@ -174,13 +174,13 @@ def test_decodes_and_prefills_in_one_plan_give_what_they_give_alone(library: Nat
     decoding = random_prompt(40, 3)
     for table in ((0, 1, 2), (3, 4, 5)):
         execute(backend, Chunk(1, decoding[:39], 0, table))
-    mine = Chunk(1, decoding[39:], 39, (0, 1, 2), Draw(SEEDED))
+    mine = Chunk(1, decoding[39:], 39, (0, 1, 2), (Draw(SEEDED),))
     others = [
-        Chunk(2, random_prompt(70, 4), 0, (10, 11, 12, 13, 14), Draw(GREEDY)),
-        Chunk(3, decoding[39:], 39, (3, 4, 5), Draw(SEEDED)),
-        Chunk(4, random_prompt(5, 6), 0, (30,), None, score_targets=(1, 2, -1, 4, 5)),
+        Chunk(2, random_prompt(70, 4), 0, (10, 11, 12, 13, 14), (Draw(GREEDY),)),
+        Chunk(3, decoding[39:], 39, (3, 4, 5), (Draw(SEEDED),)),
+        Chunk(4, random_prompt(5, 6), 0, (30,), (), score_targets=(1, 2, -1, 4, 5)),
     ]
-    (alone,) = execute(make_backend(library, small_gguf), Chunk(1, decoding, 0, (7, 8, 9), Draw(SEEDED)))
+    (alone,) = execute(make_backend(library, small_gguf), Chunk(1, decoding, 0, (7, 8, 9), (Draw(SEEDED),)))
 
     for order in ([mine, *others], [*others, mine], [others[0], mine, others[1]], [mine]):
         results = execute(backend, *order)
@@ -189,7 +189,7 @@ def test_decodes_and_prefills_in_one_plan_give_what_they_give_alone(library: Nat
 
 
 def test_more_sequences_than_logit_rows(library: NativeLibrary, small_gguf: Path) -> None:
-    chunks = [Chunk(i, random_prompt(2, i), 0, (i,), Draw(GREEDY)) for i in range(LOGIT_ROWS + 5)]
+    chunks = [Chunk(i, random_prompt(2, i), 0, (i,), (Draw(GREEDY),)) for i in range(LOGIT_ROWS + 5)]
 
     together = execute(make_backend(library, small_gguf), *chunks)
 
@@ -200,11 +200,11 @@ def test_more_sequences_than_logit_rows(library: NativeLibrary, small_gguf: Path
 def test_stale_values_of_a_block_do_not_show(library: NativeLibrary, small_gguf: Path) -> None:
     backend = make_backend(library, small_gguf)
     prompt = random_prompt(20, 8)
-    (fresh,) = execute(backend, Chunk(1, prompt, 0, (0, 1), Draw(SEEDED)))
+    (fresh,) = execute(backend, Chunk(1, prompt, 0, (0, 1), (Draw(SEEDED),)))
     assert backend._cache is not None
     backend._cache.memory[:] = 0xFF  # NaN everywhere
 
-    assert execute(backend, Chunk(1, prompt, 0, (5, 6), Draw(SEEDED))) == [fresh]
+    assert execute(backend, Chunk(1, prompt, 0, (5, 6), (Draw(SEEDED),))) == [fresh]
 
 
 def test_a_plan_without_chunks_gives_nothing(library: NativeLibrary, small_gguf: Path) -> None:
@@ -224,13 +224,13 @@ def test_a_cache_that_does_not_fit_is_a_memory_error(library: NativeLibrary, sma
 
 def test_warming_up_leaves_no_trace(library: NativeLibrary, small_gguf: Path) -> None:
     prompt = random_prompt(40, 9)
-    (expected,) = execute(make_backend(library, small_gguf), Chunk(1, prompt, 0, (0, 1, 2), Draw(SEEDED)))
+    (expected,) = execute(make_backend(library, small_gguf), Chunk(1, prompt, 0, (0, 1, 2), (Draw(SEEDED),)))
     backend = make_backend(library, small_gguf)
     execute(backend, Chunk(1, prompt[:39], 0, (0, 1, 2)))
 
     backend.warm_up()
 
-    assert execute(backend, Chunk(1, prompt[39:], 39, (0, 1, 2), Draw(SEEDED))) == [expected]
+    assert execute(backend, Chunk(1, prompt[39:], 39, (0, 1, 2), (Draw(SEEDED),))) == [expected]
 
 
 def test_close_is_safe_twice_and_ends_execution(library: NativeLibrary, small_gguf: Path) -> None:

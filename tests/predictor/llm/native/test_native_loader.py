@@ -101,7 +101,7 @@ def test_whatever_is_missing_is_said_once_and_torch_takes_over(
 
 def test_torch_answers_where_the_kernels_cannot(small_gguf: Path, artifact_cache_dir: Path) -> None:
     """Nothing can be kept in /proc."""
-    plan = StepPlan(0, (Chunk(0, tuple(range(5, 45)), 0, (0, 1, 2), Draw(SamplingParams(temperature=0))),))
+    plan = StepPlan(0, (Chunk(0, tuple(range(5, 45)), 0, (0, 1, 2), (Draw(SamplingParams(temperature=0)),)),))
     results = []
     for asked in (settings(Path("/proc")), settings(artifact_cache_dir, backend="torch")):
         backend = load_engine_model(small_gguf, asked, lambda stage, share: None).backend
