@@ -92,9 +92,10 @@ the model is loaded anew.
 """
 
 METRICS_FOOT = """Left out, as vLLM leaves them out without the feature: `vllm:lora_requests_info` (there are no
-adapters), `vllm:spec_decode_*` (nothing is drafted), `vllm:engine_sleep_state` (an engine does not sleep). Histograms
-of token counts have the bounds 1, 2, 5, 10, … 100 000 for every model; vLLM's end at the model's context. The
-histograms of gaps have three bounds below vLLM's first: 0.001, 0.0025, 0.005.
+adapters), `vllm:engine_sleep_state` (an engine does not sleep). Histograms of token counts have the bounds
+1, 2, 5, 10, … 100 000 for every model; vLLM's end at the model's context. The histograms of gaps have three bounds
+below vLLM's first: 0.001, 0.0025, 0.005. As in vLLM, tokens that come in one step, an accepted draft among them, have
+one gap: its mean is not the time of a token where drafts are accepted; `vllm:request_time_per_output_token_seconds` is.
 """
 
 

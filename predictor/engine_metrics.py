@@ -1,7 +1,7 @@
 """What Prometheus sees of a language model's engine: vLLM's names, labels and bounds, so that what reads vLLM reads us.
 
 One row a family: its name, what it is, and how it is read. docs/metrics.md is generated from these tables. What vLLM
-exports only with a feature that is not here (adapters, speculative decoding, sleep) is left out; what it would export
+exports only with a feature that is not here (adapters, sleep) is left out; what it would export
 as 0 is 0.
 """
 
@@ -161,6 +161,19 @@ COUNTERS = (
         lambda stats: stats.num_cached_prompt_tokens,
     ),
     NumberFamily("vllm:generation_tokens", "Tokens generated.", lambda stats: stats.num_generation_tokens),
+    NumberFamily("vllm:spec_decode_num_drafts", "Drafts that were verified.", lambda stats: stats.num_drafts),
+    NumberFamily("vllm:spec_decode_num_draft_tokens", "Tokens of those drafts.", lambda stats: stats.num_draft_tokens),
+    NumberFamily(
+        "vllm:spec_decode_num_accepted_tokens",
+        "Those of them that were accepted: what the engine would have generated, and did without steps of their own.",
+        lambda stats: stats.num_accepted_tokens,
+    ),
+    NumberFamily(
+        "vllm:spec_decode_num_accepted_tokens_per_pos",
+        "The same by their place in the draft, from 0.",
+        lambda stats: {str(position): count for position, count in sorted(stats.num_accepted_by_position.items())},
+        "position",
+    ),
     NumberFamily(
         "vllm:num_preemptions",
         "Times that an output was pushed back to make room.",
@@ -183,7 +196,9 @@ HISTOGRAMS = (
         "vllm:time_to_first_token_seconds", "Seconds from arrival to the first token.", lambda seen: seen.first_token_s
     ),
     HistogramFamily(
-        "vllm:inter_token_latency_seconds", "Seconds between a token and the one before it.", lambda seen: seen.gap_s
+        "vllm:inter_token_latency_seconds",
+        "Seconds between the tokens of a step and those before them; accepted drafts come with others, in one step.",
+        lambda seen: seen.gap_s,
     ),
     HistogramFamily(
         "vllm:time_per_output_token_seconds", "Older name of inter_token_latency_seconds.", lambda seen: seen.gap_s

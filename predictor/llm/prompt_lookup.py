@@ -31,12 +31,13 @@ class PromptLookup:
         self._last_place: dict[tuple[int, int], int] = {}
         self._place_before = array("i", [_NONE])  # by position: where the same pair ended before
 
-    def propose(self, token_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
-        """The `max_tokens` tokens that followed the longest earlier match of the end of `token_ids`.
+    def propose(self, token_ids: Sequence[int], max_tokens: int, trust: int) -> tuple[int, ...]:
+        """What followed the longest earlier match of the end of `token_ids`, at most `max_tokens`.
 
-        Of equally long matches the newest counts. Where the text ends before there are enough, it goes on as from the
-        place once more: a loop goes on as a loop. Empty when the last two tokens never stood together before.
-        `token_ids` are those of the call before, with more behind them.
+        As many tokens as the match is long, or `trust` if that is more: a long match is followed further. Of equally
+        long matches the newest counts. Where the text ends before there are enough, it goes on as from the place once
+        more: a loop goes on as a loop. Empty when the last two tokens never stood together before. `token_ids` are
+        those of the call before, with more behind them.
         """
         self._index(token_ids)
         if len(token_ids) < MIN_MATCH or max_tokens < 1:
@@ -53,8 +54,9 @@ class PromptLookup:
             place = self._place_before[place]
         if best == _NONE:
             return ()
-        followed = token_ids[best + 1 : best + 1 + max_tokens]
-        return tuple(followed[i % len(followed)] for i in range(max_tokens))
+        num_tokens = min(max_tokens, max(longest, trust))
+        followed = token_ids[best + 1 : best + 1 + num_tokens]
+        return tuple(followed[i % len(followed)] for i in range(num_tokens))
 
     def _index(self, token_ids: Sequence[int]) -> None:
         """Take in every place that is new: all tokens but the newest."""

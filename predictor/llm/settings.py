@@ -38,7 +38,8 @@ class EngineSettings:
         the tokens come faster and are the same. Not on CUDA unless `deterministic` is set, for the size of a step shows
         in the results there. "off": never.
     num_draft_tokens: longest draft of one sequence in a step.
-    max_num_tokens_with_drafts: tokens, drafts included, that a step with drafts computes over all sequences.
+    max_num_tokens_with_drafts: tokens, drafts included, that a step with drafts computes over all sequences. Beyond 8 a
+        token costs more than it saves with the native kernels.
     max_num_waiting: sequences that wait before the next is refused with Overloaded.
     max_num_waiting_tokens: the same bound, in tokens of their prompts.
     priority_head_start_s: seconds of waiting that outweigh one step of priority, so that nobody waits for ever.
@@ -64,7 +65,7 @@ class EngineSettings:
     max_num_batched_tokens: int = 512
     speculation: str = "auto"
     num_draft_tokens: int = 7
-    max_num_tokens_with_drafts: int = 16
+    max_num_tokens_with_drafts: int = 8
     max_num_waiting: int = 256
     max_num_waiting_tokens: int = 131_072
     priority_head_start_s: float = 30.0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from predictor.llm.prompt_lookup import MAX_MATCH, MAX_PLACES, MIN_MATCH, PromptLookup
 
 
-def slow_proposal(token_ids: list[int], max_tokens: int) -> tuple[int, ...]:
+def slow_proposal(token_ids: list[int], max_tokens: int, trust: int) -> tuple[int, ...]:
     """What followed the longest match among the newest places, the newest of equal ones."""
     places = [
         end
@@ -25,27 +25,41 @@ def slow_proposal(token_ids: list[int], max_tokens: int) -> tuple[int, ...]:
     guess = list(token_ids[end:])
     while len(guess) < max_tokens:
         guess += token_ids[end:]
-    return tuple(guess[:max_tokens])
+    return tuple(guess[: min(max_tokens, max(lengths[end], trust))])
 
 
-@given(st.lists(st.integers(0, 2), max_size=60), st.lists(st.integers(1, 60), max_size=10), st.integers(1, 9))
-def test_a_guess_is_what_a_search_through_the_text_finds(text: list[int], stops: list[int], max_tokens: int) -> None:
+@given(
+    st.lists(st.integers(0, 2), max_size=60),
+    st.lists(st.integers(1, 60), max_size=10),
+    st.integers(1, 9),
+    st.integers(0, 9),
+)
+def test_a_guess_is_what_a_search_through_the_text_finds(
+    text: list[int], stops: list[int], max_tokens: int, trust: int
+) -> None:
     lookup = PromptLookup()
 
     for length in [*sorted(stops), len(text)]:
         so_far = text[:length]
-        assert lookup.propose(so_far, max_tokens) == slow_proposal(so_far, max_tokens)
+        assert lookup.propose(so_far, max_tokens, trust) == slow_proposal(so_far, max_tokens, trust)
 
 
 def test_a_text_that_does_not_repeat_itself_gives_no_guess() -> None:
     lookup = PromptLookup()
 
-    assert [lookup.propose(list(range(length)), 5) for length in range(20)] == [()] * 20
+    assert [lookup.propose(list(range(length)), 5, 5) for length in range(20)] == [()] * 20
 
 
 def test_the_longest_match_counts_and_of_equal_ones_the_newest() -> None:
-    assert PromptLookup().propose([1, 2, 3, 4, 9, 2, 3, 5, 8, 1, 2, 3], 2) == (4, 9)
-    assert PromptLookup().propose([7, 2, 3, 4, 9, 2, 3, 5, 8, 1, 2, 3], 2) == (5, 8)
+    assert PromptLookup().propose([1, 2, 3, 4, 9, 2, 3, 5, 8, 1, 2, 3], 2, 2) == (4, 9)
+    assert PromptLookup().propose([7, 2, 3, 4, 9, 2, 3, 5, 8, 1, 2, 3], 2, 2) == (5, 8)
+
+
+def test_a_short_match_is_not_followed_far_without_trust() -> None:
+    text = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2]
+
+    assert [len(PromptLookup().propose(text, 5, trust)) for trust in (0, 3, 9)] == [2, 3, 5]
+    assert PromptLookup().propose([*text, 3, 4], 5, 0) == (5, 6, 7, 8)
 
 
 def test_a_text_that_is_all_alike_costs_no_more_than_any_other() -> None:
@@ -58,10 +72,10 @@ def test_a_text_that_is_all_alike_costs_no_more_than_any_other() -> None:
 
     lookup = PromptLookup()
     text = Counted([5] * 1000)
-    lookup.propose(text, 4)
+    lookup.propose(text, 4, 4)
     text.append(5)
     text.num_reads = 0
 
-    assert lookup.propose(text, 4) == (5, 5, 5, 5)
+    assert lookup.propose(text, 4, 4) == (5, 5, 5, 5)
 
     assert text.num_reads < 2 * MAX_MATCH * MAX_PLACES
