@@ -66,10 +66,12 @@ def _step(step: StepState) -> str:
     if step.step_id < 0:
         return "step    none yet"
     num_tokens = sum(chunk.num_tokens for chunk in step.chunks)
-    num_decodes = sum(chunk.num_tokens == 1 and chunk.sampled for chunk in step.chunks)
-    prefills = [chunk.num_tokens for chunk in step.chunks if not (chunk.num_tokens == 1 and chunk.sampled)]
+    num_drafted = sum(chunk.num_draft_tokens for chunk in step.chunks)
+    num_decodes = sum(chunk.num_tokens == chunk.num_draft_tokens + 1 and chunk.sampled for chunk in step.chunks)
+    num_prefilled = num_tokens - num_drafted - num_decodes
     parts = [f"{num_decodes} of decode"] if num_decodes else []
-    parts += [f"{sum(prefills)} of prefill"] if prefills else []
+    parts += [f"{num_drafted} of drafts"] if num_drafted else []
+    parts += [f"{num_prefilled} of prefill"] if num_prefilled else []
     what = f" ({', '.join(parts)})" if parts else ""
     return f"step    {step.step_id}: {num_tokens} tokens{what} in {step.duration_s * 1000:.1f} ms"
 

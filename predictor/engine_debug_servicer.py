@@ -102,6 +102,7 @@ def _step(inspection: Inspection) -> debug.StepState:
                 start_position=chunk.start_position,
                 num_tokens=chunk.num_tokens,
                 sampled=chunk.sampled,
+                num_draft_tokens=chunk.num_draft_tokens,
             )
             for chunk in step.chunks
         ],

@@ -242,6 +242,7 @@ class ChunkState(_message.Message):
     START_POSITION_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     SAMPLED_FIELD_NUMBER: _builtins.int
+    NUM_DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
     """The engine's id of the sequence."""
     start_position: _builtins.int
@@ -250,6 +251,8 @@ class ChunkState(_message.Message):
     """How many tokens were computed."""
     sampled: _builtins.bool
     """True when the next token was chosen after them."""
+    num_draft_tokens: _builtins.int
+    """How many of the tokens that were computed are a draft: a guess that this step verified."""
     def __init__(
         self,
         *,
@@ -257,10 +260,11 @@ class ChunkState(_message.Message):
         start_position: _builtins.int = ...,
         num_tokens: _builtins.int = ...,
         sampled: _builtins.bool = ...,
+        num_draft_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_tokens", b"num_tokens", "sampled", b"sampled", "sequence_id", b"sequence_id", "start_position", b"start_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_draft_tokens", b"num_draft_tokens", "num_tokens", b"num_tokens", "sampled", b"sampled", "sequence_id", b"sequence_id", "start_position", b"start_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,10 +49,13 @@ class BlockPoolState:
 
 @dataclass(frozen=True, slots=True)
 class ChunkState:
+    """num_draft_tokens: how many of num_tokens are a draft."""
+
     sequence_id: int
     start_position: int
     num_tokens: int
     sampled: bool
+    num_draft_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,13 @@ def inspect(scheduler: Scheduler, last_plan: StepPlan, last_step_s: float, now: 
             last_plan.step_id,
             last_step_s,
             tuple(
-                ChunkState(chunk.sequence_id, chunk.start_position, len(chunk.token_ids), bool(chunk.draws))
+                ChunkState(
+                    chunk.sequence_id,
+                    chunk.start_position,
+                    len(chunk.token_ids),
+                    bool(chunk.draws),
+                    len(chunk.draft),
+                )
                 for chunk in last_plan.chunks
             ),
         ),

@@ -68,6 +68,13 @@ def test_a_busy_engine() -> None:
     ]
 
 
+def test_drafts_are_no_prefill() -> None:
+    engine = crowded()
+    engine.last_step.chunks[0].num_tokens, engine.last_step.chunks[0].num_draft_tokens = 4, 3
+
+    assert "step    812: 20 tokens (1 of decode, 3 of drafts, 16 of prefill) in 3.1 ms" in shown(engine)
+
+
 @pytest.mark.parametrize("state", ["dead", "loading", "stopped"])
 def test_an_engine_that_is_not_ready_is_one_line(state: str) -> None:
     engine = debug.DescribeEngineResponse(model_name="chat", model_version="2", state=state, pid=7)

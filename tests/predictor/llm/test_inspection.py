@@ -5,6 +5,7 @@ from __future__ import annotations
 from predictor.llm.inspection import MAX_WAITING_SHOWN, BlockPoolState, ChunkState, Inspection
 from predictor.llm.sequence import ScoreRequest
 from tests.predictor.llm.engines import SmallEngine, generation
+from tests.predictor.llm.hash_model import ECHO_ID
 
 
 def look_at_crowded_engine(token_id: int) -> Inspection:
@@ -39,6 +40,18 @@ def test_the_pool_and_the_last_step_are_seen() -> None:
     assert pool.num_evictable > 0  # what the preempted one had filled
     (chunk,) = look.last_step.chunks
     assert chunk == ChunkState(0, look.running[0].num_computed_tokens - 1, 1, sampled=True)
+
+
+def test_a_draft_is_seen() -> None:
+    engine = SmallEngine()
+    engine.add(generation(prompt=(ECHO_ID, *b"abcabca"), max_tokens=40))
+    engine.step()
+
+    engine.step()
+
+    (chunk,) = engine.engine.inspect().last_step.chunks
+    assert chunk.num_draft_tokens == len(engine.backend.plan.chunks[0].draft) > 0
+    assert chunk.num_tokens == chunk.num_draft_tokens + 1
 
 
 def test_it_shows_nothing_of_what_is_said() -> None:

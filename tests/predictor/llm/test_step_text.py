@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from predictor.llm.inspection import BlockPoolState
-from predictor.llm.step_text import counted, describe_blocks, pool_bar
+from predictor.llm.step import Chunk, ChunkResult, Draw, SamplingParams, StepPlan
+from predictor.llm.step_text import StepText, counted, describe_blocks, pool_bar
+from tests.predictor.llm.engines import SmallEngine, generation
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,19 @@ def test_the_bar_of_a_pool(num_held: int, num_evictable: int, num_blocks: int, b
     pool = BlockPoolState(4, num_blocks, num_held, num_evictable, num_blocks - num_held - num_evictable)
 
     assert pool_bar(pool, 8) == bar
+
+
+def test_of_a_draft_the_good_tokens_are_shown() -> None:
+    engine = SmallEngine()
+    engine.add(generation(prompt=(1, 2, 3)))
+    engine.step()
+    text = StepText({0: "#a"}, lambda token_id: chr(token_id))
+    text.start(engine.engine.inspect())
+    draft = Chunk(0, (1, *b"bcd"), 3, (0, 1), draws=(Draw(SamplingParams(0), banned=(9,)),) * 4)
+
+    _, row, _ = text.lines(StepPlan(1, (draft,)), [ChunkResult(0, tuple(b"bcxy"))], engine.engine.inspect())
+
+    assert row == "  #a  decode  3  blocks 0-1  2 of 3 drafted  ->  98 'b'  99 'c'  120 'x'  (1 banned)"
 
 
 def test_one_is_no_plural() -> None:
