@@ -202,7 +202,7 @@ class CheckedEngine:
         self._check_outputs()
 
     def _check_drafts(self, plan: StepPlan) -> None:
-        """Guesses cost nobody a token or a block, and no block that holds a wrong one can be found."""
+        """Drafts cost nobody a token or a block, and no block that holds a wrong token can be found."""
         drafting = [chunk for chunk in plan.chunks if chunk.draft]
         if drafting:
             assert plan.num_tokens <= self.engine.settings.max_num_tokens_with_drafts

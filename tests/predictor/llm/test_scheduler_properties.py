@@ -118,7 +118,7 @@ class EngineMachine(RuleBasedStateMachine):
             EngineMachine.num_steps += stats.num_steps
             event(f"preempted: {stats.num_preemptions > 0}")
             event(f"found a cached prefix: {stats.num_prefix_hits > 0}")
-            event(f"guessed right: {self.engine.num_accepted > 0}; wrong: {self.engine.num_rejected > 0}")
+            event(f"drafted right: {self.engine.num_accepted > 0}; wrong: {self.engine.num_rejected > 0}")
 
 
 def run_machine(num_examples: int) -> None:

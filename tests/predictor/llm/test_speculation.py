@@ -1,6 +1,6 @@
-"""A request's outputs are the same with and without guesses, whatever it asks for; and guesses save steps.
+"""A request's outputs are the same with and without drafts, whatever it asks for; and drafts save steps.
 
-The model mostly repeats itself after ECHO_ID, so that guesses are sometimes right, sometimes wrong, and sometimes right
+The model mostly repeats itself after ECHO_ID, so that drafts are sometimes right, sometimes wrong, and sometimes right
 beyond the end of an output.
 """
 
@@ -64,7 +64,7 @@ def run(engine: SmallEngine, *asked: GenerationRequest) -> dict[tuple[str, int],
     st.integers(24, 64),
     st.lists(requests, max_size=2),
 )
-def test_guesses_change_nothing_of_what_a_request_gets(
+def test_drafts_change_nothing_of_what_a_request_gets(
     asked: GenerationRequest,
     num_draft_tokens: int,
     max_num_tokens: int,
@@ -79,7 +79,7 @@ def test_guesses_change_nothing_of_what_a_request_gets(
     outputs = run(engine, *batch)
 
     plain = {key: output for each in batch for key, output in run(SmallEngine(64, speculation="off"), each).items()}
-    # How often somebody is pushed back and whose blocks are found again hang on the company, guesses or not.
+    # How often somebody is pushed back and whose blocks are found again hang on the company, drafts or not.
     for key, output in outputs.items():
         usage = replace(output.usage, num_cached_tokens=0, num_preemptions=0)
         expected = replace(plain[key].usage, num_cached_tokens=0, num_preemptions=0)
@@ -87,7 +87,7 @@ def test_guesses_change_nothing_of_what_a_request_gets(
     assert engine.engine.stats().num_generation_tokens == sum(len(output.token_ids) for output in plain.values())
 
 
-def test_right_guesses_save_steps() -> None:
+def test_accepted_drafts_save_steps_and_fill_blocks_that_are_found() -> None:
     request = generation(prompt=ECHO, max_tokens=200)
     engine, plain = SmallEngine(64), SmallEngine(64, speculation="off")
 
@@ -99,9 +99,10 @@ def test_right_guesses_save_steps() -> None:
     assert stats.num_accepted_tokens == num_steps - stats.num_steps
     assert 0 < stats.num_accepted_tokens < stats.num_draft_tokens
     assert stats.num_drafts <= stats.num_steps
+    assert engine.pool.num_evictable_blocks == plain.pool.num_evictable_blocks == (len(ECHO) + 199) // 4
 
 
-def test_an_output_that_ends_in_the_middle_of_a_right_guess_has_nothing_behind_its_end() -> None:
+def test_an_output_that_ends_in_the_middle_of_a_draft_has_nothing_behind_its_end() -> None:
     whole = run(SmallEngine(64), generation(prompt=ECHO, max_tokens=60))["a", 0].token_ids
 
     ends_inside = 0
@@ -119,7 +120,7 @@ def test_an_output_that_ends_in_the_middle_of_a_right_guess_has_nothing_behind_i
 
 
 @pytest.mark.parametrize("max_tokens", range(1, 12))
-def test_no_guess_reaches_beyond_the_longest_output(max_tokens: int) -> None:
+def test_no_draft_reaches_beyond_the_longest_output(max_tokens: int) -> None:
     engine = SmallEngine(4, block_size=4)  # 8 of the prompt, and no block more than the output needs
 
     output = run(engine, generation(prompt=ECHO, max_tokens=min(max_tokens, 8)))["a", 0]
@@ -139,7 +140,7 @@ def test_tokens_of_one_step_have_one_gap() -> None:
     assert sum(output.gaps_s) == engine.engine.stats().num_steps - 1
 
 
-def test_a_guided_output_is_not_guessed() -> None:
+def test_nothing_is_drafted_for_a_guided_output() -> None:
     engine = SmallEngine(64)
 
     run(engine, generation(prompt=ECHO, max_tokens=40, guide=GuideSpec(GuideKind.REGEX, "3 30")))
@@ -161,7 +162,7 @@ def test_where_the_size_of_a_step_may_show_in_its_results_nothing_is_drafted(dev
     assert (engine.stats().num_drafts > 0) is (device == "cpu" or deterministic)
 
 
-def test_who_runs_in_a_large_step_is_not_guessed() -> None:
+def test_nothing_is_drafted_in_a_large_step() -> None:
     engine = SmallEngine(64, max_num_seqs=6, max_num_tokens_with_drafts=4)
     for i in range(4):
         engine.add(generation(f"{i}", prompt=(*ECHO, i), max_tokens=20))
@@ -171,7 +172,7 @@ def test_who_runs_in_a_large_step_is_not_guessed() -> None:
     assert engine.engine.stats().num_drafts == 0
 
 
-def test_an_end_of_text_in_a_guess_ends_the_output() -> None:
+def test_an_end_of_text_in_a_draft_ends_the_output() -> None:
     prompt = (ECHO_ID, *b"ab", EOS_ID, *b"ab", EOS_ID, *b"ab")
     engine = SmallEngine(64)
 
