@@ -27,7 +27,13 @@ log = get_logger(__name__)
 _tracer = tracing.tracer(__name__)
 
 # Health checks, reflection and leases are many and tell nothing: no span for them.
-_UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/mesh.v1.RegistryService/RenewLease")
+# The calls of an Exchange have spans of their own.
+_UNTRACED = (
+    "/grpc.health.",
+    "/grpc.reflection.",
+    "/mesh.v1.RegistryService/RenewLease",
+    "/mesh.v1.MultiplexService/",
+)
 # How long a message may wait for its client to read it. A client without a deadline could hold its place for ever.
 WRITE_TIMEOUT_S = 120.0
 
@@ -56,9 +62,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
+        return None if handler is None else self.wrap(handler_call_details.method, handler)
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """A handler of the same kind that does for every call what this interceptor is for."""
         make, behaviour = _kind_of(handler)
         wrap = self._streaming if handler.response_streaming else self._unary
         deserialize = handler.request_deserializer
