@@ -18,8 +18,9 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mesh import context, tracing
-from mesh.errors import ClientCancelled, DeadlineExceeded, InvalidInput, MeshError
+from mesh.errors import ClientCancelled, InvalidInput, MeshError
 from mesh.interceptors import error_trailers
+from mesh.interceptors.write_watch import WriteWatch
 from mesh.logs import get_logger
 from mesh.metrics import RpcMetrics
 
@@ -96,9 +97,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                     if not hasattr(responses, "__aiter__"):
                         await responses
                         return
-                    async with aclosing(responses):
-                        async for response in responses:
-                            await _write(servicer_context, response, self._write_timeout_s)
+                    with WriteWatch(self._write_timeout_s) as watch:
+                        async with aclosing(responses):
+                            async for response in responses:
+                                watch.begin()
+                                await _write(servicer_context, response)
+                                watch.end()
                     return
                 except (Exception, asyncio.CancelledError) as error:
                     code, message, trailers = call.failed(error)
@@ -133,12 +137,9 @@ def _well_formed(request: Any) -> Any:
     return request
 
 
-async def _write(servicer_context: ServicerContext, response: Any, timeout_s: float) -> None:
+async def _write(servicer_context: ServicerContext, response: Any) -> None:
     try:
-        async with asyncio.timeout(timeout_s):
-            await servicer_context.write(response)
-    except TimeoutError:
-        raise DeadlineExceeded(f"the client has not read its answer for {timeout_s:g} s") from None
+        await servicer_context.write(response)
     except grpc.aio.InternalError:
         # gRPC's word for a write to a client that has left, when the write waited for that client to read.
         raise ClientCancelled("the client went away before its answer was complete") from None

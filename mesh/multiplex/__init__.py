@@ -9,4 +9,4 @@ from __future__ import annotations
 
 # Responses that a call may send before its reader has taken any, as protos/mesh/v1/multiplex.proto says. A reader
 # that stops stops its own call, and nobody else's.
-INITIAL_CREDIT = 32
+INITIAL_CREDIT = 128

@@ -88,7 +88,7 @@ Global___OpenCall: _TypeAlias = OpenCall  # noqa: Y015
 
 @_typing.final
 class CallCredit(_message.Message):
-    """Room for more responses. A call starts with room for 32."""
+    """Room for more responses. A call starts with room for 128."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
