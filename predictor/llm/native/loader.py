@@ -10,7 +10,7 @@ import structlog
 import torch
 
 from mesh.errors import DeadlineExceeded, InvalidInput, Unavailable, Unsupported
-from predictor.llm.loader import Progress, describe, open_model
+from predictor.llm.model_source import Progress, describe, open_model
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.native.amx import use_amx
 from predictor.llm.native.backend import NativeBackend
