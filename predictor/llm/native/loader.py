@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-import torch
 
 from mesh.errors import DeadlineExceeded, InvalidInput, Unavailable, Unsupported
 from predictor.llm.model_source import Progress, describe, open_model
@@ -84,8 +83,6 @@ def load_native(
 ) -> NativeModel:
     """Reads a model whole. Raises NotFound, CorruptArtifact or Unsupported."""
     kv_format = KV_FORMATS[kv_cache_dtype]
-    # A second team of threads would fight for the cores.
-    torch.set_num_threads(1)
     with open_model(path) as source:
         config, tokenizer = source.read_matching(path.name)
         with source.open_checkpoint(config, progress) as checkpoint:
