@@ -20,10 +20,11 @@ from prometheus_client import CollectorRegistry
 from mesh import context
 from mesh.balancing import Policy, make_policy
 from mesh.balancing.ejection import admitted
-from mesh.channel import open_channel, to_mesh_error
+from mesh.channel import to_mesh_error
 from mesh.endpoints import Endpoint, EndpointSet, Kind
 from mesh.errors import ModelNotFound, ModelNotReady, Unavailable
 from mesh.logs import get_logger
+from mesh.multiplex.channel import open_multiplexed
 from mesh.pool_metrics import PoolMetrics
 from mesh.retry import RetryBudget
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, SERVICE_KIND_TRANSFORMER, Deployment, ServiceKind
@@ -47,7 +48,7 @@ class EndpointPool:
         policy: str = "least_loaded",
         metrics_registry: CollectorRegistry | None = None,
         budget: RetryBudget | None = None,
-        open_channel: Callable[[str], Channel] = open_channel,
+        open_channel: Callable[[str], Channel] = open_multiplexed,
         rng: random.Random | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:

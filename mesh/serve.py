@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -29,7 +29,9 @@ from mesh.errors import MeshError, Unavailable
 from mesh.interceptors import server_chain
 from mesh.logs import get_logger
 from mesh.metrics import Heartbeat, OpsServer, RpcMetrics
+from mesh.multiplex.servicer import MultiplexServicer
 from mesh.settings import ServiceSettings
+from mesh.v1 import multiplex_pb2_grpc
 
 log = get_logger(__name__)
 
@@ -124,18 +126,22 @@ class MeshServer:
         self._on_close: list[AsyncCallback] = []
         self._stopping = asyncio.Event()
         self._port = 0
+        chain = server_chain(RpcMetrics(self.metrics_registry))
+        self._multiplex = MultiplexServicer(chain[-1].wrap, settings.max_concurrent_rpcs)
         self.grpc = grpc.aio.server(
-            interceptors=server_chain(RpcMetrics(self.metrics_registry)),
+            interceptors=chain,
             options=server_options(settings.max_message_bytes),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         )
         if generic_handlers:
             self.grpc.add_generic_rpc_handlers(tuple(generic_handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self.grpc)
+        multiplex_pb2_grpc.add_MultiplexServiceServicer_to_server(self._multiplex, self.grpc)
 
     def add(self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service_name: str) -> None:
-        """Serve `servicer`; `service_name` ("package.Service") goes into reflection and health."""
+        """Serve `servicer`, multiplexed as well; `service_name` ("package.Service") goes into reflection and health."""
         register(servicer, self.grpc)
+        register(servicer, cast("grpc.aio.Server", self._multiplex))
         self.declare(service_name)
 
     def declare(self, service_name: str) -> None:
@@ -222,6 +228,7 @@ class MeshServer:
     async def close(self) -> None:
         """Finish running RPCs within the grace time, then close what the service owns."""
         self.health.end_watches()
+        self._multiplex.drain()
         await self.grpc.stop(self._settings.grace_s)
         for callback in reversed(self._on_close):
             await callback()

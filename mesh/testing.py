@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 from prometheus_client import CollectorRegistry
@@ -13,19 +13,23 @@ from prometheus_client import CollectorRegistry
 from mesh.channel import MAX_MESSAGE_BYTES, open_channel
 from mesh.interceptors import server_chain
 from mesh.metrics import RpcMetrics
+from mesh.multiplex.servicer import MultiplexServicer
 from mesh.serve import server_options
+from mesh.v1.multiplex_pb2_grpc import add_MultiplexServiceServicer_to_server
 
 Registration = tuple[Callable[[Any, grpc.aio.Server], None], object]
 
 
 @asynccontextmanager
 async def serve_on_free_port(*registrations: Registration) -> AsyncIterator[str]:
-    """Serve the servicers with the interceptors of a real service; gives "127.0.0.1:port"."""
-    server = grpc.aio.server(
-        interceptors=server_chain(RpcMetrics(CollectorRegistry())), options=server_options(MAX_MESSAGE_BYTES)
-    )
+    """Serve the servicers as a real service does, multiplexed as well; gives "127.0.0.1:port"."""
+    chain = server_chain(RpcMetrics(CollectorRegistry()))
+    server = grpc.aio.server(interceptors=chain, options=server_options(MAX_MESSAGE_BYTES))
+    multiplex = MultiplexServicer(chain[-1].wrap, max_calls=1024)
+    add_MultiplexServiceServicer_to_server(multiplex, server)
     for register, servicer in registrations:
         register(servicer, server)
+        register(servicer, cast("grpc.aio.Server", multiplex))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -14,7 +14,7 @@ from mesh.interceptors.server import ServerInterceptor
 from mesh.metrics import RpcMetrics
 
 
-def server_chain(metrics: RpcMetrics) -> list[grpc.aio.ServerInterceptor]:
+def server_chain(metrics: RpcMetrics) -> list[ServerInterceptor]:
     """What wraps every handler.
 
     One interceptor does it all, in this order: request context first (all others log with the id), then the span

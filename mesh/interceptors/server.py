@@ -18,8 +18,9 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mesh import context, tracing
-from mesh.errors import ClientCancelled, DeadlineExceeded, InvalidInput, MeshError
+from mesh.errors import ClientCancelled, InvalidInput, MeshError
 from mesh.interceptors import error_trailers
+from mesh.interceptors.write_watch import WriteWatch
 from mesh.logs import get_logger
 from mesh.metrics import RpcMetrics
 
@@ -27,7 +28,13 @@ log = get_logger(__name__)
 _tracer = tracing.tracer(__name__)
 
 # Health checks, reflection and leases are many and tell nothing: no span for them.
-_UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/mesh.v1.RegistryService/RenewLease")
+# The calls of an Exchange have spans of their own.
+_UNTRACED = (
+    "/grpc.health.",
+    "/grpc.reflection.",
+    "/mesh.v1.RegistryService/RenewLease",
+    "/mesh.v1.MultiplexService/",
+)
 # How long a message may wait for its client to read it. A client without a deadline could hold its place for ever.
 WRITE_TIMEOUT_S = 120.0
 
@@ -56,9 +63,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
+        return None if handler is None else self.wrap(handler_call_details.method, handler)
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """A handler of the same kind that does for every call what this interceptor is for."""
         make, behaviour = _kind_of(handler)
         wrap = self._streaming if handler.response_streaming else self._unary
         deserialize = handler.request_deserializer
@@ -89,9 +97,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                     if not hasattr(responses, "__aiter__"):
                         await responses
                         return
-                    async with aclosing(responses):
-                        async for response in responses:
-                            await _write(servicer_context, response, self._write_timeout_s)
+                    with WriteWatch(self._write_timeout_s) as watch:
+                        async with aclosing(responses):
+                            async for response in responses:
+                                watch.begin()
+                                await _write(servicer_context, response)
+                                watch.end()
                     return
                 except (Exception, asyncio.CancelledError) as error:
                     code, message, trailers = call.failed(error)
@@ -126,12 +137,9 @@ def _well_formed(request: Any) -> Any:
     return request
 
 
-async def _write(servicer_context: ServicerContext, response: Any, timeout_s: float) -> None:
+async def _write(servicer_context: ServicerContext, response: Any) -> None:
     try:
-        async with asyncio.timeout(timeout_s):
-            await servicer_context.write(response)
-    except TimeoutError:
-        raise DeadlineExceeded(f"the client has not read its answer for {timeout_s:g} s") from None
+        await servicer_context.write(response)
     except grpc.aio.InternalError:
         # gRPC's word for a write to a client that has left, when the write waited for that client to read.
         raise ClientCancelled("the client went away before its answer was complete") from None

@@ -1,7 +1,6 @@
 """One life of the engine process, as the event loop that started it sees it: start, send, hear, end.
 
-Two threads do the waiting: one blocks on what the engine says, one on what it is told, so that neither a full pipe nor
-a silent engine holds up the loop. What to do about a dead engine is `client`'s business.
+What to do about a dead engine is `client`'s business.
 """
 
 from __future__ import annotations
@@ -9,16 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from multiprocessing.connection import Pipe
-from queue import SimpleQueue
-from typing import Any
 
 from mesh.errors import Unavailable
 from predictor.llm.messages import Command, EngineSpec, Message
+from predictor.llm.pipe_end import PipeEnd
 
 # OpenMP threads that wait for each other spin for a moment, then sleep. Spinning as long as by default keeps the
 # core from the very thread that is waited for when other processes share the cores; sleeping at once costs more than
@@ -39,14 +36,11 @@ class EngineProcess:
     """
 
     def __init__(self, spec: EngineSpec, on_message: Callable[[Message], None], on_exit: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._on_message = on_message
         self._on_exit = on_exit
         self._exited = asyncio.Event()
         self._end: asyncio.Task[int] | None = None
-        self._outbox: SimpleQueue[EngineSpec | Command | None] = SimpleQueue()
         try:
-            self._pipe, engine_end = Pipe()
+            own_end, engine_end = socket.socketpair()
         except OSError as error:
             raise Unavailable(f"the engine process cannot be started: {error.strerror}") from error
         try:
@@ -59,15 +53,13 @@ class EngineProcess:
                 pass_fds=[engine_end.fileno()],
             )
         except OSError as error:
-            self._pipe.close()
+            own_end.close()
             raise Unavailable(f"the engine process cannot be started: {error.strerror}") from error
         finally:
             # Only the engine may hold its end: its death is then the end of the pipe.
             engine_end.close()
-        self._threads = [threading.Thread(target=t, name="engine-pipe", daemon=True) for t in (self._hear, self._tell)]
-        for thread in self._threads:
-            thread.start()
-        self._outbox.put(spec)
+        self._pipe = PipeEnd(own_end, on_message, self._closed)
+        self._pipe.send(spec)
 
     @property
     def pid(self) -> int:
@@ -75,7 +67,7 @@ class EngineProcess:
 
     def send(self, command: Command) -> None:
         """Send soon; never blocks. What is sent to a dead engine is lost."""
-        self._outbox.put(command)
+        self._pipe.send(command)
 
     async def wait_exited(self, timeout_s: float) -> bool:
         """Wait until the engine is gone, and say whether it is."""
@@ -89,8 +81,13 @@ class EngineProcess:
         Returns the exit status: negative for a signal.
         """
         if self._end is None:
-            self._end = asyncio.create_task(asyncio.to_thread(self._reap))
+            self._end = asyncio.create_task(self._finish())
         return await asyncio.shield(self._end)
+
+    async def _finish(self) -> int:
+        status = await asyncio.to_thread(self._reap)
+        self._pipe.close()
+        return status
 
     def _reap(self) -> int:
         if self._exited.is_set():
@@ -98,26 +95,8 @@ class EngineProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(EXIT_TIMEOUT_S)
         self._process.kill()
-        status = self._process.wait(END_TIMEOUT_S)
-        self._outbox.put(None)
-        for thread in self._threads:
-            thread.join(END_TIMEOUT_S)
-        # Closed only now: closed under a blocked read, the descriptor may be another file's when the read goes on.
-        self._pipe.close()
-        return status
+        return self._process.wait(END_TIMEOUT_S)
 
-    def _hear(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                self._call(self._on_message, self._pipe.recv())
-        self._call(self._exited.set)
-        self._call(self._on_exit)
-
-    def _tell(self) -> None:
-        with contextlib.suppress(OSError):
-            while (command := self._outbox.get()) is not None:
-                self._pipe.send(command)
-
-    def _call(self, function: Callable[..., Any], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(function, *args)
+    def _closed(self) -> None:
+        self._exited.set()
+        self._on_exit()

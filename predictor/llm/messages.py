@@ -100,5 +100,8 @@ class Report:
     outputs: tuple[EngineOutput, ...]
     stats: EngineStats
 
+    def __reduce__(self) -> tuple[type[Report], tuple[object, ...]]:
+        return Report, (self.outputs, self.stats)  # as predictor.llm.outputs.Usage does
+
 
 Message = Loading | Ready | LoadFailed | Report | Inspection

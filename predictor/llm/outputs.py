@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import TypeVar
 
 from mesh.errors import MeshError
@@ -25,6 +26,10 @@ class Usage:
     num_cached_tokens: int
     num_output_tokens: int
     num_preemptions: int = 0
+
+    def __reduce__(self) -> tuple[type[Usage], tuple[object, ...]]:
+        # A dataclass pickles field by field, in Python: 7 times as slow, and one of these crosses for each token.
+        return Usage, _usage_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,9 @@ class GenerationOutput:
     first_token_s: float | None = None
     gaps_s: tuple[float, ...] = ()
 
+    def __reduce__(self) -> tuple[type[GenerationOutput], tuple[object, ...]]:
+        return GenerationOutput, _output_fields(self)  # as Usage does
+
     def followed_by(self, later: GenerationOutput) -> GenerationOutput:
         """Both as one; they are about the same index."""
         return replace(
@@ -90,6 +98,10 @@ class GenerationOutput:
             first_token_s=later.first_token_s if self.first_token_s is None else self.first_token_s,
             gaps_s=self.gaps_s + later.gaps_s,
         )
+
+
+_usage_fields = attrgetter(*(one.name for one in fields(Usage)))
+_output_fields = attrgetter(*(one.name for one in fields(GenerationOutput)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +158,9 @@ class EngineStats:
     num_finished: Mapping[FinishReason, int] = field(default_factory=dict)
     num_rejected: Mapping[RejectionReason, int] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[type[EngineStats], tuple[object, ...]]:
+        return EngineStats, _stats_fields(self)  # as Usage does
+
     @property
     def kv_cache_usage(self) -> float:
         """Share of the KV blocks that running sequences hold, 0 to 1."""
@@ -167,6 +182,7 @@ class EngineStats:
         )
 
 
+_stats_fields = attrgetter(*(one.name for one in fields(EngineStats)))
 _COUNTERS = (
     "num_steps",
     "num_preemptions",

@@ -20,6 +20,7 @@ from predictor.llm.gumbel import gumbel_noise, noise_stream
 from predictor.llm.logit_adjustments import adjust
 from predictor.llm.splitmix import GOLDEN, MIX_1, MIX_2
 from predictor.llm.step import Draw, SamplingParams, TokenLogprobs
+from predictor.llm.temperature import inverse_temperature, min_p_threshold
 
 # Letters: R rows (one per sequence), V vocabulary.
 
@@ -29,7 +30,6 @@ _FIRST_CANDIDATES = 256
 _CLOSE = 1e-6
 # Floats of this size have no digits behind the point. torch.round would wake a second thread for a few thousand values.
 _ROUNDS_TO_WHOLE = 1.5 * 2**23
-_MAX_FLOAT32, _MIN_FLOAT32 = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
 _WEIGHT_TERMS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
 
@@ -76,16 +76,6 @@ def logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[int]) -
         likeliest = zip(top_ids[i][: num_top[row]], top_logprobs[i][: num_top[row]], strict=True)
         results[row] = TokenLogprobs(token_ids[row], chosen[i], tuple(likeliest))
     return results
-
-
-def inverse_temperature(params: SamplingParams) -> float:
-    """What logits below the likeliest are multiplied by before they become weights, within float32."""
-    return min(max(1.0 / params.temperature, _MIN_FLOAT32), _MAX_FLOAT32)
-
-
-def min_p_threshold(params: SamplingParams) -> float:
-    """How far below the likeliest logit a token may be for min-p to keep it."""
-    return math.log(params.min_p) * params.temperature if params.min_p > 0 else -math.inf
 
 
 def _draw(logits: Tensor, params: SamplingParams, position: int) -> int:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 from numpy.typing import NDArray
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from mesh.errors import CorruptArtifact, InvalidInput
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.runtimes.compute import ComputePool
 from predictor.runtimes.options import read_options
+from predictor.runtimes.skops_io import UntrustedTypesFoundException, get_untrusted_types, load
 
 MODEL_FILE = "model.skops"
 METADATA_FILE = "metadata.json"
@@ -158,10 +157,10 @@ def _read_model(path: Path) -> Any:
             unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
         if unpacked_bytes > MAX_UNPACKED_BYTES:
             raise CorruptArtifact(f"{path.name} unpacks to {unpacked_bytes} bytes; at most {MAX_UNPACKED_BYTES}")
-        untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES))
+        untrusted = sorted(set(get_untrusted_types(file=path)) - set(TRUSTED_TYPES))
         if untrusted:
             raise _not_trusted(path, ", ".join(untrusted))
-        model = skops.io.load(path, trusted=list(TRUSTED_TYPES))
+        model = load(path, trusted=list(TRUSTED_TYPES))
     except FileNotFoundError:
         raise CorruptArtifact(f"the model folder '{path.parent.name}' has no {path.name}") from None
     except UntrustedTypesFoundException as error:

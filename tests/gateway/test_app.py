@@ -32,6 +32,23 @@ async def test_taken_port_is_one_clear_error() -> None:
             await HttpServer(never, settings(port)).start()
 
 
+async def test_it_dates_its_answers_and_ends_when_told() -> None:
+    async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    server = HttpServer(hello, settings())
+    await server.start()
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://{server.address}")
+
+    await server.stop()
+
+    assert (answer.text, "date" in answer.headers) == ("hello", True)
+    with pytest.raises(httpx.ConnectError):
+        await httpx.AsyncClient().get(f"http://{server.address}")
+
+
 async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise AssertionError("not asked")
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from mesh import plugins
-from predictor.llm.layers.attention import AttentionMetadata, KVCache
-from predictor.llm.models.config import ModelConfig
-from predictor.llm.weights.checkpoint import Checkpoint
+from mesh.errors import NotFound
+
+if TYPE_CHECKING:
+    # Whoever asks only whether an architecture is known, as the native loader does, needs no torch.
+    import torch
+    from torch import Tensor
+
+    from predictor.llm.layers.attention import AttentionMetadata, KVCache
+    from predictor.llm.models.config import ModelConfig
+    from predictor.llm.weights.checkpoint import Checkpoint
 
 ARCHITECTURES = {
     "llama": "predictor.llm.models.llama:LlamaModel",
@@ -37,6 +41,12 @@ class ModelFactory(Protocol):
     def __call__(
         self, config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
     ) -> LanguageModel: ...
+
+
+def check_architecture(name: str) -> None:
+    """Raise NotFound, with the known names, for an architecture that is not implemented."""
+    if name not in ARCHITECTURES:
+        raise NotFound(f"unknown model architecture '{name}'; known are: {', '.join(sorted(ARCHITECTURES))}")
 
 
 def find_architecture(name: str) -> ModelFactory:

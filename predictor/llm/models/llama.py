@@ -30,18 +30,18 @@ class LlamaModel:
     def __init__(self, config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
         hidden, vocab = config.hidden_size, config.vocab_size
-        embedding = checkpoint.take("model.embed_tokens.weight", (vocab, hidden))
+        embedding = _take(checkpoint, "model.embed_tokens.weight", (vocab, hidden))
         self._embedding = embedding.to(device, dtype)
         # Without an output matrix of its own, a model reads its embedding backwards ("tied").
         tied = not checkpoint.has("lm_head.weight")
-        output = embedding if tied else checkpoint.take("lm_head.weight", (vocab, hidden))
+        output = embedding if tied else _take(checkpoint, "lm_head.weight", (vocab, hidden))
         self._lm_head = make_linear(output, None, dtype, device)
         self._rotary = RotaryEmbedding(config, dtype, device)
         self._layers = [
             LlamaLayer(config, checkpoint, f"model.layers.{i}", self.has_qkv_bias, dtype, device)
             for i in range(config.num_layers)
         ]
-        norm = checkpoint.take("model.norm.weight", (hidden,))
+        norm = _take(checkpoint, "model.norm.weight", (hidden,))
         self._norm = RMSNorm(norm, config.rms_norm_eps, dtype, device)
 
     def forward(self, token_ids: Tensor, positions: Tensor, kv_cache: KVCache, metadata: AttentionMetadata) -> Tensor:
@@ -71,12 +71,12 @@ class LlamaLayer:
         self._num_heads, self._num_kv_heads, self._head_dim = config.num_heads, config.num_kv_heads, head_dim
 
         def norm(name: str) -> RMSNorm:
-            weight = checkpoint.take(f"{prefix}.{name}.weight", (hidden,))
+            weight = _take(checkpoint, f"{prefix}.{name}.weight", (hidden,))
             return RMSNorm(weight, config.rms_norm_eps, dtype, device)
 
         def joined(outputs: dict[str, int], inputs: int, has_bias: bool = False) -> Linear:
-            weights = [checkpoint.take(f"{prefix}.{name}.weight", (n, inputs)) for name, n in outputs.items()]
-            biases = [checkpoint.take(f"{prefix}.{name}.bias", (n,)) for name, n in outputs.items() if has_bias]
+            weights = [_take(checkpoint, f"{prefix}.{name}.weight", (n, inputs)) for name, n in outputs.items()]
+            biases = [_take(checkpoint, f"{prefix}.{name}.bias", (n,)) for name, n in outputs.items() if has_bias]
             return make_linear(torch.cat(weights), torch.cat(biases) if has_bias else None, dtype, device)
 
         q_size, kv_size = config.num_heads * head_dim, config.num_kv_heads * head_dim
@@ -104,3 +104,7 @@ class LlamaLayer:
         qkv[:, :num_rotated] = rotate(qkv[:, :num_rotated], rotation)
         q, kv = qkv[:, : self._num_heads], qkv[:, self._num_heads :]  # [N, H, D], [N, 2K, D]
         return self._o(paged_attention(q, kv, layer_cache, metadata))
+
+
+def _take(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(checkpoint.take(name, shape))

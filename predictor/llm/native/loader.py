@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-import torch
 
 from mesh.errors import DeadlineExceeded, InvalidInput, Unavailable, Unsupported
-from predictor.llm.loader import Progress, describe, open_model
+from predictor.llm.model_source import Progress, describe, open_model
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.native.amx import use_amx
 from predictor.llm.native.backend import NativeBackend
@@ -84,8 +83,6 @@ def load_native(
 ) -> NativeModel:
     """Reads a model whole. Raises NotFound, CorruptArtifact or Unsupported."""
     kv_format = KV_FORMATS[kv_cache_dtype]
-    # A second team of threads would fight for the cores.
-    torch.set_num_threads(1)
     with open_model(path) as source:
         config, tokenizer = source.read_matching(path.name)
         with source.open_checkpoint(config, progress) as checkpoint:

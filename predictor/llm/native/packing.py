@@ -64,7 +64,7 @@ def pack_matrix(library: NativeLibrary, tensor: StoredTensor) -> tuple[Matrix, n
         source = Source.F32
     stored: npt.NDArray[Any] = tensor.blocks
     if source is Source.F32:
-        stored = tensor.to_float32().numpy()
+        stored = tensor.to_float32()
     packed = aligned_zeros(library.packed_bytes(source.packed_format, rows, columns))
     library.pack(np.ascontiguousarray(stored), source, rows, columns, packed)
     name = "int8" if source is Source.F32 else tensor.block_format.name.lower()
@@ -138,7 +138,7 @@ class _Packer:
         return matrix
 
     def _vector(self, name: str, size: int) -> int:
-        return self._keep(padded(self._checkpoint.take(name, (size,)).numpy()))
+        return self._keep(padded(self._checkpoint.take(name, (size,))))
 
     def _keep(self, array: npt.NDArray[np.float32]) -> int:
         self._packed.arrays.append(array)

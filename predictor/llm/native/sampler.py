@@ -14,9 +14,9 @@ from struct import Struct
 import numpy as np
 
 from predictor.llm.native.library import FloatArray, NativeLibrary, address, pointer
-from predictor.llm.sampler import inverse_temperature, min_p_threshold
 from predictor.llm.splitmix import WORD
 from predictor.llm.step import Draw, TokenLogprobs
+from predictor.llm.temperature import inverse_temperature, min_p_threshold
 
 # RowDraw of sampling.h.
 _ROW_DRAW = Struct("=ddQqiff4xQ")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from predictor.llm.weights.stored_tensor import StoredTensor
 
@@ -20,8 +21,8 @@ class Checkpoint(Protocol):
         """Whether the checkpoint holds a tensor of that name."""
         ...
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A new float32 tensor; CorruptArtifact when it is missing or has another shape."""
+    def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A new float32 array; CorruptArtifact when it is missing or has another shape."""
         ...
 
     def take_stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:

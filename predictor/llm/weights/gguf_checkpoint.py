@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from mesh.errors import CorruptArtifact, Unsupported
 from predictor.llm.models.config import MAX_DIMENSION, ModelConfig, check_config
@@ -52,7 +51,7 @@ class GgufCheckpoint:
     def has(self, name: str) -> bool:
         return gguf_name(name) in self._file.tensors
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         return self.take_stored(name, shape).to_float32()
 
     def take_stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:

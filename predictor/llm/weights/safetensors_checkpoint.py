@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from mesh.errors import CorruptArtifact, NotFound, Unsupported
 from mesh.names import shown
@@ -71,7 +72,7 @@ class SafetensorsCheckpoint:
     def has(self, name: str) -> bool:
         return name in self._file_of
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         return self.take_stored(name, shape).to_float32()
 
     def take_stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from predictor.llm.weights.dequantize import dequantize
 from predictor.llm.weights.gguf import BlockFormat
@@ -20,6 +19,6 @@ class StoredTensor:
     block_format: BlockFormat
     shape: tuple[int, ...]
 
-    def to_float32(self) -> Tensor:
-        """A new tensor of `shape`."""
+    def to_float32(self) -> npt.NDArray[np.float32]:
+        """A new array of `shape`."""
         return dequantize(self.blocks, self.block_format, self.shape)

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mesh.errors import CorruptArtifact, InvalidInput, MeshError, NotFound
-from predictor.llm.loader import cpu_multiplies_bfloat16, describe, load_model, resolve_dtype
+from predictor.llm.loader import cpu_multiplies_bfloat16, load_model, resolve_dtype
+from predictor.llm.model_source import describe
 from predictor.llm.tokenizer_file import read_tokenizer
 from tests.predictor.llm.gguf_files import SmallModel, write_small_model
 from tests.predictor.llm.logits import all_logits

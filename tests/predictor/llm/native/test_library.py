@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mesh.errors import Internal, Unsupported
-from predictor.llm.loader import open_model
+from predictor.llm.model_source import open_model
 from predictor.llm.native.backend import FlatStep
 from predictor.llm.native.library import PHASES, CacheShape, Format, KvFormat, NativeLibrary
 from predictor.llm.native.packing import pack_model

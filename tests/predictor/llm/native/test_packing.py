@@ -12,7 +12,7 @@ import torch
 
 from mesh.errors import CorruptArtifact, Unsupported
 from predictor.llm.layers.rotary import RotaryEmbedding
-from predictor.llm.loader import open_model
+from predictor.llm.model_source import open_model
 from predictor.llm.models.config import ModelConfig
 from predictor.llm.native.library import Format, KvFormat, NativeLibrary
 from predictor.llm.native.packing import PackedModel, pack_matrix, pack_model, padded, rotary_frequencies

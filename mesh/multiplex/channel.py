@@ -1,0 +1,256 @@
+"""The caller's end: a gRPC channel whose calls with a stream of responses share one Exchange.
+
+A call fails as it would on its own: with the status that its handler gave, with DEADLINE_EXCEEDED in time, and with
+the status of the Exchange when the peer is gone. Knows no method and no message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextvars import Context
+from itertools import count
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from mesh.channel import open_channel
+from mesh.interceptors.client import with_context
+from mesh.multiplex import INITIAL_CREDIT
+from mesh.v1 import multiplex_pb2 as pb
+from mesh.v1.multiplex_pb2_grpc import MultiplexServiceStub
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_GRANT = INITIAL_CREDIT // 2
+
+Codec = Callable[[Any], Any]  # Any: a message of the method's own, or its bytes
+
+
+def open_multiplexed(address: str) -> grpc.aio.Channel:
+    """As `mesh.channel.open_channel`, with multiplexed streams."""
+    return MultiplexedChannel(open_channel(address))
+
+
+class MultiplexedChannel(grpc.aio.Channel):
+    """Passes on to `channel` what is no unary-stream call, and every call to a peer that serves no Exchange.
+
+    A unary-stream call is an async generator: closing it cancels the call. Owns and closes `channel`.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._exchange: _Exchange | None = None
+        self._is_plain = False
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Codec | None = None,
+        response_deserializer: Codec | None = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        """What is called with a request and `timeout`, and gives the responses."""
+        serialize, deserialize = request_serializer or _as_it_is, response_deserializer or _as_it_is
+
+        async def plain(request: Any, timeout: float | None) -> AsyncGenerator[Any, None]:
+            call = self._channel.unary_stream(method, request_serializer, response_deserializer)(
+                request, timeout=timeout
+            )
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                call.cancel()
+
+        async def call(request: Any, timeout: float | None = None) -> AsyncGenerator[Any, None]:
+            if not self._is_plain:
+                exchange = self._live_exchange()
+                stream = exchange.open(method, serialize(request), timeout)
+                try:
+                    while (response := await stream.get()) is not None:
+                        yield deserialize(response)
+                    return
+                except grpc.aio.AioRpcError:
+                    if not exchange.is_unimplemented:
+                        raise
+                    self._is_plain = True
+                finally:
+                    exchange.close_stream(stream)
+            responses = plain(request, timeout)
+            try:
+                async for response in responses:
+                    yield response
+            finally:
+                await responses.aclose()
+
+        return call
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return self._channel.unary_unary(*args, **kwargs)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return self._channel.stream_unary(*args, **kwargs)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return self._channel.stream_stream(*args, **kwargs)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
+
+    async def close(self, grace: float | None = None) -> None:
+        if self._exchange is not None:
+            await self._exchange.close()
+        await self._channel.close(grace)
+
+    async def __aenter__(self) -> MultiplexedChannel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _live_exchange(self) -> _Exchange:
+        if self._exchange is None or self._exchange.is_over:
+            # In a context of its own: it outlives the request that happens to be the first, and has no deadline.
+            self._exchange = Context().run(_Exchange, self._channel)
+        return self._exchange
+
+
+class _Stream:
+    """The responses to one call, as they come; one reader."""
+
+    def __init__(self, call_id: int, grant: Callable[[int], None]) -> None:
+        self.call_id = call_id
+        self.is_over = False
+        self._grant = grant
+        self._responses: deque[bytes] = deque()
+        self._num_read = 0
+        self._error: grpc.aio.AioRpcError | None = None
+        self._changed = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def expire_after(self, timeout_s: float) -> None:
+        """End with DEADLINE_EXCEEDED when the call has not ended by then, whatever the peer does."""
+        expired = _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self._expiry = asyncio.get_running_loop().call_later(timeout_s, self.end, expired)
+
+    def put(self, response: bytes) -> None:
+        self._responses.append(response)
+        self._changed.set()
+
+    def end(self, error: grpc.aio.AioRpcError | None = None) -> None:
+        """Nothing more comes; `error` reaches the reader after what has come. A second end changes nothing."""
+        if not self.is_over:
+            self.is_over, self._error = True, error
+            self._changed.set()
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    async def get(self) -> bytes | None:
+        """The next response; None after the last. Raises the error that ended the call."""
+        while not self._responses:
+            if self._error is not None:
+                raise self._error
+            if self.is_over:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        self._num_read += 1
+        if self._num_read % _GRANT == 0:
+            self._grant(self.call_id)
+        return self._responses.popleft()
+
+
+class _Exchange:
+    """One Exchange with a peer. is_over: it takes no more calls. is_unimplemented: the peer does not serve it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.is_over = False
+        self.is_unimplemented = False
+        self._call_ids = count(1)
+        self._streams: dict[int, _Stream] = {}
+        self._request = pb.ExchangeRequest()
+        self._has_request = asyncio.Event()
+        self._responses = MultiplexServiceStub(channel).Exchange(self._requests())
+        self._reading = asyncio.create_task(self._read(), name="multiplex-read")
+
+    def open(self, method: str, request: bytes, timeout_s: float | None) -> _Stream:
+        """Start a call with the current request's context."""
+        details = with_context(grpc.aio.ClientCallDetails(method, timeout_s, None, None, None))
+        stream = _Stream(next(self._call_ids), self._grant)
+        self._streams[stream.call_id] = stream
+        headers = [pb.CallHeader(name=name, value=str(value)) for name, value in details.metadata or ()]
+        self._request.opened.add(
+            call_id=stream.call_id, method=method, request=request, headers=headers, timeout_s=details.timeout
+        )
+        self._has_request.set()
+        if details.timeout is not None:
+            stream.expire_after(details.timeout)
+        return stream
+
+    def close_stream(self, stream: _Stream) -> None:
+        """Leave a call; one that has not ended is cancelled at the peer."""
+        stream.end()
+        if self._streams.pop(stream.call_id, None) is not None and not self.is_over:
+            self._request.cancelled.append(stream.call_id)
+            self._has_request.set()
+
+    async def close(self) -> None:
+        """End the Exchange and all of its calls."""
+        self._responses.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    def _grant(self, call_id: int) -> None:
+        self._request.credits.add(call_id=call_id, num_responses=_GRANT)
+        self._has_request.set()
+
+    async def _requests(self) -> AsyncGenerator[pb.ExchangeRequest, None]:
+        """What has gathered since the last one, whenever there is something."""
+        while True:
+            await self._has_request.wait()
+            self._has_request.clear()
+            request, self._request = self._request, pb.ExchangeRequest()
+            yield request
+
+    async def _read(self) -> None:
+        error = _error(grpc.StatusCode.UNAVAILABLE, "the peer ended its exchange of calls")
+        try:
+            async for response in self._responses:
+                for part in response.parts:
+                    self._take(part)
+        except grpc.aio.AioRpcError as failure:
+            self.is_unimplemented = failure.code() is grpc.StatusCode.UNIMPLEMENTED
+            error = failure
+        except asyncio.CancelledError:
+            error = _error(grpc.StatusCode.CANCELLED, "the channel was closed")
+        finally:
+            self.is_over = True
+            for stream in self._streams.values():
+                stream.end(error)
+
+    def _take(self, part: pb.CallPart) -> None:
+        stream = self._streams.get(part.call_id)
+        if stream is None:
+            return  # its reader has left
+        if not part.HasField("status"):
+            stream.put(part.response)
+            return
+        del self._streams[part.call_id]
+        status = part.status
+        stream.end(_error(_CODES[status.code], status.details, status.trailers) if status.code else None)
+
+
+def _error(code: grpc.StatusCode, details: str, trailers: Any = ()) -> grpc.aio.AioRpcError:
+    trailing = grpc.aio.Metadata(*((trailer.name, trailer.value) for trailer in trailers))
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details=details)
+
+
+def _as_it_is(message: bytes) -> bytes:
+    return message

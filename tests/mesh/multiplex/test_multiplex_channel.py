@@ -1,0 +1,216 @@
+"""Calls that share an Exchange, from the caller's end: to their readers they are calls like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from mesh import context
+from mesh.channel import open_channel
+from mesh.errors import Overloaded
+from mesh.interceptors import error_trailers
+from mesh.multiplex import INITIAL_CREDIT
+from mesh.multiplex.channel import open_multiplexed
+from mesh.testing import eventually, serve_on_free_port
+from mesh.v1 import language_model_pb2 as pb
+from mesh.v1.language_model_pb2_grpc import (
+    LanguageModelServicer,
+    LanguageModelStub,
+    add_LanguageModelServicer_to_server,
+)
+
+OPENERS = [open_channel, open_multiplexed]
+
+
+class Counting(LanguageModelServicer):
+    """Counts to max_tokens, or does what the prompt's text says."""
+
+    def __init__(self) -> None:
+        self.seen: list[context.RequestContext | None] = []
+        self.num_written = 0
+        self.num_cancelled = 0
+        self.go_on = asyncio.Event()
+
+    async def Generate(self, request: pb.GenerateRequest, _: Any) -> AsyncIterator[pb.GenerateResponse]:
+        self.seen.append(context.current())
+        try:
+            for number in range(request.sampling.max_tokens):
+                yield pb.GenerateResponse(text=f"{request.text}{number}")
+                self.num_written += 1
+            match request.text:
+                case "full":
+                    raise Overloaded("the queue is full", retry_after_s=3)
+                case "bug":
+                    raise ZeroDivisionError("secret")
+                case "wait":
+                    await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+
+    async def Tokenize(self, request: pb.TokenizeRequest, _: Any) -> pb.TokenizeResponse:
+        return pb.TokenizeResponse(token_ids=[len(request.text)])
+
+
+def asked(text: str, num_responses: int = 2) -> pb.GenerateRequest:
+    return pb.GenerateRequest(text=text, sampling=pb.SamplingParameters(max_tokens=num_responses))
+
+
+async def texts(channel: grpc.aio.Channel, text: str, num_responses: int = 2, timeout: float | None = 20) -> list[str]:
+    call = LanguageModelStub(channel).Generate(asked(text, num_responses), timeout=timeout)
+    return [response.text async for response in call]
+
+
+@pytest.fixture
+def servicer() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+async def address(servicer: Counting) -> AsyncIterator[str]:
+    async with serve_on_free_port((add_LanguageModelServicer_to_server, servicer)) as free:
+        yield free
+
+
+@pytest.fixture
+async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    async with open_multiplexed(address) as opened:
+        yield opened
+
+
+async def test_each_call_gets_its_own_responses_in_order(channel: grpc.aio.Channel) -> None:
+    answers = await asyncio.gather(*(texts(channel, f"{name}-", 100) for name in "abcdefgh"))
+
+    assert answers == [[f"{name}-{number}" for number in range(100)] for name in "abcdefgh"]
+
+
+async def test_other_kinds_of_calls_pass(channel: grpc.aio.Channel) -> None:
+    answer = await LanguageModelStub(channel).Tokenize(pb.TokenizeRequest(text="four"), timeout=5)
+
+    assert answer.token_ids == [4]
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize(
+    ("text", "code", "details"),
+    [
+        ("full", grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full"),
+        ("bug", grpc.StatusCode.INTERNAL, "internal error; the logs have it under request id r-1"),
+    ],
+)
+async def test_an_error_comes_after_the_responses_with_its_trailers(
+    address: str, opener: Any, text: str, code: grpc.StatusCode, details: str
+) -> None:
+    seen = []
+    async with opener(address) as channel:
+        with context.bind(context.RequestContext("r-1")), pytest.raises(grpc.aio.AioRpcError) as raised:
+            async for response in LanguageModelStub(channel).Generate(asked(text), timeout=20):
+                seen.append(response.text)
+
+    assert seen == [f"{text}0", f"{text}1"]
+    assert (raised.value.code(), raised.value.details()) == (code, details)
+    trailers = dict(raised.value.trailing_metadata() or ())
+    assert trailers[context.REQUEST_ID_HEADER] == "r-1"
+    assert trailers.get(error_trailers.RETRY_AFTER) == ("3" if text == "full" else None)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+async def test_the_request_s_id_and_deadline_go_with_it(address: str, servicer: Counting, opener: Any) -> None:
+    async with opener(address) as channel:
+        with context.bind(context.RequestContext("r-7", deadline=None)):
+            await texts(channel, "a", timeout=500)
+
+    (seen,) = servicer.seen
+    assert seen is not None and seen.request_id == "r-7"
+    assert seen.deadline is not None and time.monotonic() < seen.deadline < time.monotonic() + 510  # gRPC rounds up
+
+
+async def test_the_exchange_is_not_bound_to_the_request_that_opened_it(
+    channel: grpc.aio.Channel, servicer: Counting
+) -> None:
+    with context.bind(context.RequestContext("first", deadline=0.0)), pytest.raises(grpc.aio.AioRpcError) as raised:
+        await texts(channel, "wait", timeout=None)
+
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await texts(channel, "b") == ["b0", "b1"]
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+async def test_a_deadline_ends_the_call_at_both_ends(address: str, servicer: Counting, opener: Any) -> None:
+    async with opener(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await texts(channel, "wait", timeout=0.2)
+        await eventually(lambda: servicer.num_cancelled == 1)
+
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_leaving_a_call_cancels_it_and_no_other(channel: grpc.aio.Channel, servicer: Counting) -> None:
+    stub = LanguageModelStub(channel)
+    staying = asyncio.create_task(texts(channel, "wait"))
+    async with aclosing(stub.Generate(asked("wait"), timeout=20)) as left:
+        await anext(left)
+    await eventually(lambda: servicer.num_cancelled == 1)
+
+    servicer.go_on.set()
+    assert await staying == ["wait0", "wait1"]
+    assert servicer.num_cancelled == 1
+
+
+async def test_a_reader_that_stops_holds_up_its_own_call_alone(channel: grpc.aio.Channel, servicer: Counting) -> None:
+    async with aclosing(LanguageModelStub(channel).Generate(asked("slow", 1000), timeout=20)) as slow:
+        await anext(slow)
+        await eventually(lambda: servicer.num_written >= INITIAL_CREDIT)
+        num_written = servicer.num_written
+        others = await texts(channel, "b", 200)
+
+        assert len(others) == 200
+        assert num_written == INITIAL_CREDIT
+        assert servicer.num_written == num_written + 200
+        assert [response.text async for response in slow] == [f"slow{number}" for number in range(1, 1000)]
+
+
+async def test_a_peer_that_ends_ends_all_calls_and_its_successor_takes_new_ones(servicer: Counting) -> None:
+    async with serve_on_free_port((add_LanguageModelServicer_to_server, servicer)) as address:
+        channel = open_multiplexed(address)
+        running = [asyncio.create_task(texts(channel, "wait")) for _ in range(3)]
+        await eventually(lambda: servicer.num_written == 6)
+
+    ends = await asyncio.gather(*running, return_exceptions=True)
+    assert [end.code() for end in ends if isinstance(end, grpc.aio.AioRpcError)] == [grpc.StatusCode.UNAVAILABLE] * 3
+    assert not any(dict(end.trailing_metadata() or ()) for end in ends if isinstance(end, grpc.aio.AioRpcError))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await texts(channel, "a")
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    await channel.close()
+
+
+async def test_a_peer_without_an_exchange_is_called_as_ever(servicer: Counting) -> None:
+    server = grpc.aio.server()
+    add_LanguageModelServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    async with open_multiplexed(f"127.0.0.1:{port}") as channel:
+        assert await asyncio.gather(texts(channel, "a"), texts(channel, "b")) == [["a0", "a1"], ["b0", "b1"]]
+        assert await texts(channel, "c") == ["c0", "c1"]
+    await server.stop(None)
+
+
+async def test_closing_the_channel_ends_what_runs(address: str, servicer: Counting) -> None:
+    channel = open_multiplexed(address)
+    running = asyncio.create_task(texts(channel, "wait"))
+    await eventually(lambda: servicer.num_written == 2)
+
+    await channel.close()
+
+    with pytest.raises(grpc.aio.AioRpcError):
+        await running
+    await eventually(lambda: servicer.num_cancelled == 1)
