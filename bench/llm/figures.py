@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.llm.answer import Answer
 
+# Less than any contender needs for a token, and more than the load generator needs for a part.
+TOGETHER_S = 0.001
+
 
 class Figures(BaseModel):
     """One workload, run once. Milliseconds; NaN-free: None where nothing was measured.
 
     output_tokens_per_s: tokens of answers that came to their end, by the servers' own count, over the seconds between
-    the first request and the last answer. ttft: from the request to the first part with text. itl: between two parts
-    with text, however many tokens a part holds; tokens_per_part says how many. prompt_tokens: least and most.
+    the first request and the last answer. ttft: from the request to the first part with text. itl: between two moments
+    in which a reader saw new text; tokens_per_part: how many tokens were new then. prompt_tokens: least and most.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,9 +44,9 @@ def figures_of(answers: Sequence[Answer]) -> Figures:
     whole = [answer for answer in good if not answer.is_cancelled]
     usages = [answer.usage for answer in whole if answer.usage is not None]
     num_tokens = sum(usage.output_tokens for usage in usages)
-    num_parts = sum(len(answer.part_times) for answer in whole)
+    num_parts = sum(len(moments(answer.part_times)) for answer in whole)
     first = [answer.part_times[0] - answer.started_at for answer in good if answer.part_times]
-    between = [later - earlier for answer in good for earlier, later in pairwise(answer.part_times)]
+    between = [later - earlier for answer in good for earlier, later in pairwise(moments(answer.part_times))]
     prompts = [usage.prompt_tokens for usage in usages]
     return Figures(
         num_answers=len(whole),
@@ -58,6 +61,18 @@ def figures_of(answers: Sequence[Answer]) -> Figures:
         itl_p99_ms=percentile_ms(between, 99),
         tokens_per_part=num_tokens / num_parts if num_parts else None,
     )
+
+
+def moments(times: Sequence[float]) -> list[float]:
+    """When a reader saw something new, for parts that came at `times`, ascending.
+
+    Parts that lay in one packet are taken from it one after the other, within TOGETHER_S: a reader sees them at once.
+    """
+    seen: list[float] = []
+    for i, time in enumerate(times):
+        if i == 0 or time - times[i - 1] >= TOGETHER_S:
+            seen.append(time)
+    return seen
 
 
 def percentile_ms(seconds: Sequence[float], percent: float) -> float | None:

