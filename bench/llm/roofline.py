@@ -18,7 +18,8 @@ from bench.llm.workloads import WORKLOADS, Workload
 
 NUM_LAYERS, HIDDEN, INTERMEDIATE, NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 30, 576, 1536, 9, 3, 64
 VOCAB = 49_152
-_LINEAR_PER_LAYER = 2 * HIDDEN * NUM_HEADS * HEAD_DIM + 2 * HIDDEN * NUM_KV_HEADS * HEAD_DIM + 3 * HIDDEN * INTERMEDIATE
+_KV_PER_LAYER = 2 * HIDDEN * NUM_KV_HEADS * HEAD_DIM
+_LINEAR_PER_LAYER = 2 * HIDDEN * NUM_HEADS * HEAD_DIM + _KV_PER_LAYER + 3 * HIDDEN * INTERMEDIATE
 LINEAR_WEIGHTS = NUM_LAYERS * _LINEAR_PER_LAYER
 LM_HEAD_WEIGHTS = VOCAB * HIDDEN
 # Blocks of 32 weights: Q4_1 takes 20 bytes, Q8_0 34.
@@ -120,9 +121,14 @@ def bound_of(workload: Workload, limits: Limits) -> Bound:
 
 
 def flop(num_tokens: float, context: float, num_logits: float) -> float:
-    """Multiplications and additions for tokens that each see `context` others; logits for `num_logits` of them."""
-    attention = 2 * NUM_LAYERS * NUM_HEADS * HEAD_DIM * context  # queries by keys, and weights by values
-    return 2 * (num_tokens * (LINEAR_WEIGHTS + attention) + num_logits * LM_HEAD_WEIGHTS)
+    """Multiplications and additions for tokens that each see `context` others; logits for `num_logits` of them.
+
+    Of the last layer, tokens without logits need only their keys and values.
+    """
+    attention = 2 * NUM_HEADS * HEAD_DIM * context  # queries by keys, and weights by values
+    layer = _LINEAR_PER_LAYER + attention
+    whole = num_tokens * (NUM_LAYERS - 1) * layer + num_logits * (layer + LM_HEAD_WEIGHTS)
+    return 2 * (whole + (num_tokens - num_logits) * _KV_PER_LAYER)
 
 
 def seconds(limits: Limits, num_bytes: float, operations: float) -> float:

@@ -29,6 +29,14 @@ def test_operations_are_two_for_each_weight_and_each_key_and_value() -> None:
     assert flop(1, 100, num_logits=1) == slow
 
 
+def test_tokens_without_logits_need_only_keys_and_values_of_the_last_layer() -> None:
+    assert flop(10, 100, num_logits=1) == pytest.approx(
+        flop(10, 100, num_logits=10)
+        - 9 * 2 * (49_152 * 576 + 2 * 576 * 576 + 3 * 576 * 1536)
+        - 9 * 2 * 2 * 9 * 64 * 100
+    )
+
+
 def test_a_step_takes_the_longer_of_reading_and_multiplying() -> None:
     assert seconds(LIMITS, 30e9, 1e12) == pytest.approx(1.0)
     assert seconds(LIMITS, 30e6, 4e12) == pytest.approx(2.0)
