@@ -7,6 +7,7 @@ a while does not hit one of them alone. What is there so far is written after ea
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -75,17 +76,18 @@ async def run(
     console: Console,
 ) -> RunRecord:
     """All rounds; gives `record` with what they brought, as it also stands in the file at `path`."""
+    say = functools.partial(console.print, markup=False)  # what servers say may look like markup
     known = tuple(ContenderRecord.of(contender) for contender in contenders)
     record = record.model_copy(update={"contenders": known, "workloads": tuple(each.name for each in workloads)})
     for round_number in range(record.rounds):
         for contender in contenders:
-            console.print(f"round {round_number + 1} of {record.rounds}: {contender.name}")
+            say(f"round {round_number + 1} of {record.rounds}: {contender.name}")
             try:
                 start, points = await run_turn(
-                    contender, workloads, words, round_number, record.share, lambda point: console.print(_line(point))
+                    contender, workloads, words, round_number, record.share, lambda point: say(_line(point))
                 )
             except CannotStart as error:
-                console.print(f"  {error}", markup=False)
+                say(f"  {error}")
                 record = record.model_copy(update={"failures": (*record.failures, str(error))})
                 continue
             record = record.model_copy(update={"starts": (*record.starts, start), "points": (*record.points, *points)})

@@ -22,11 +22,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """quality: of weights and activations; contenders of one quality are rivals. is_ours: MeshServe.
+    """quality: the arithmetic of weights and activations, in words. is_ours: MeshServe.
 
-    is_lower_quality: its arithmetic loses more than 1 % of perplexity. protocol: what the load generator speaks to it.
-    version: of the software that serves. command: for a free port and a folder of its own. client: None while the
-    server has not yet said where it listens.
+    is_lower_quality: this arithmetic loses more than 1 % of perplexity. protocol: what the load generator speaks to it.
+    version: of the software that serves. note: how it is started, for the report. command: for a free port and a folder
+    of its own. client: None while the server has not yet said where it listens.
     """
 
     name: str
