@@ -5,9 +5,9 @@ PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help up test lint protos docs lock bench clean
+.PHONY: help up test lint protos docs lock bench bench-llm bench-peers clean
 help: ## Show the targets.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 up: $(VENV)/.installed-all ## Start the mesh here; Ctrl-C stops it.
 	$(BIN)/meshserve up $(ARGS)
@@ -40,6 +40,12 @@ lock: $(VENV)/.installed-dev ## Resolve constraints.txt anew from pyproject.toml
 
 bench: $(VENV)/.installed-dev ## Measure; prints tables, asserts nothing.
 	$(BIN)/python -m bench.walk $(ARGS)
+
+bench-llm: $(VENV)/.installed-dev ## Measure MeshServe beside the peers that are installed; prints tables.
+	$(BIN)/python -m bench.llm $(ARGS)
+
+bench-peers: $(VENV)/.installed-dev ## Install llama.cpp, OpenVINO GenAI and vLLM for bench-llm, under .bench.
+	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove the environment, caches and the state of a local mesh.
 	rm -rf $(VENV) .meshserve build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
