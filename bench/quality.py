@@ -124,7 +124,7 @@ def native_reader(backend: object) -> Reader:
 
     def read(window: Sequence[int]) -> LogitsOf:
         backend.execute(StepPlan(0, (Chunk(0, tuple(window), 0, table, score_targets=(*window[1:], 0)),)))
-        return backend.logits
+        return lambda rows: torch.from_numpy(backend.logits(rows))
 
     return read
 

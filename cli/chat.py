@@ -54,7 +54,7 @@ def chat(
 
     Examples:
 
-      meshserve chat "What is the capital of France?"
+      meshserve chat "Name the capital of France."
 
       meshserve chat --temperature 0 --max-tokens 40 "Name three colours."
 

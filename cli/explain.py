@@ -41,7 +41,7 @@ def explain(
 
       meshserve explain iris --data '[[5.1, 3.5, 1.4, 0.2]]'
 
-      meshserve explain smollm2 "What is the capital of France?"
+      meshserve explain smollm2 "Name the capital of France."
 
       meshserve explain smollm2 --raw "The capital of France is" --target " Paris" --json
     """

@@ -39,7 +39,7 @@ def commands_to_try(info: RunInfo, program: str) -> list[str]:
     gateway = "" if info.gateway_url == DEFAULT_URL else f" --gateway {info.gateway_url}"
     commands = []
     if language_model:
-        commands.append(f'{program} chat{gateway} "What is the capital of France?"')
+        commands.append(f'{program} chat{gateway} "Name the capital of France."')
     if has_iris:
         commands += [
             f"curl -s {info.gateway_url}/v1/models/iris:predict -d '{{\"instances\": {_FLOWER}}}'",

@@ -9,12 +9,12 @@ import pytest
 
 
 def test_the_answer_is_put_together_from_its_parts(fake_gateway: Any, run_cli: Any) -> None:
-    result = run_cli("chat", "--gateway", fake_gateway.url, "What is the capital of France?")
+    result = run_cli("chat", "--gateway", fake_gateway.url, "Name the capital of France.")
 
     assert (result.status, result.out) == (0, "Paris.\n")
     (body,) = fake_gateway.bodies
     assert body["model"] == "smollm2"
-    assert body["messages"] == [{"role": "user", "content": "What is the capital of France?"}]
+    assert body["messages"] == [{"role": "user", "content": "Name the capital of France."}]
     assert body["stream"] is True
 
 

@@ -16,7 +16,7 @@ def info(*deployments: DeploymentInfo, url: str = "http://127.0.0.1:8080") -> Ru
 
 def test_the_default_mesh_is_tried_by_a_chat_a_prediction_and_an_explanation() -> None:
     assert commands_to_try(info(SMOLLM2, IRIS), "meshserve") == [
-        'meshserve chat "What is the capital of France?"',
+        'meshserve chat "Name the capital of France."',
         "curl -s http://127.0.0.1:8080/v1/models/iris:predict -d '{\"instances\": [[5.1, 3.5, 1.4, 0.2]]}'",
         "meshserve explain iris --data '[[5.1, 3.5, 1.4, 0.2]]'",
     ]

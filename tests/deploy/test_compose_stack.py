@@ -77,7 +77,7 @@ def test_iris_is_explained(client: httpx.Client) -> None:
 def test_chat_is_answered_and_the_stream_says_the_same(client: httpx.Client) -> None:
     body = {
         "model": "smollm2",
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "Name the capital of France."}],
         "temperature": 0,
         "max_tokens": 12,
     }

@@ -40,14 +40,14 @@ def test_infer_over_rest_and_grpc_agree(mesh: Mesh) -> None:
 
 
 def test_explain_shows_words(mesh: Mesh) -> None:
-    done = mesh.cli("explain", "smollm2", "What is the capital of France?", "--target", "Paris")
+    done = mesh.cli("explain", "smollm2", "Name the capital of France.", "--target", "Paris")
 
     assert done.returncode == 0, done.stderr
     assert "France" in done.stdout
 
 
 def test_chat_answers_once(mesh: Mesh) -> None:
-    done = mesh.cli("chat", "What is the capital of France?", "--temperature", "0", "--max-tokens", "24")
+    done = mesh.cli("chat", "Name the capital of France.", "--temperature", "0", "--max-tokens", "24")
 
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout

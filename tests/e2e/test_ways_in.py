@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.running import SERVICES, Mesh
 
 SETOSA, VIRGINICA = [5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]
-QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: list[Any] = [{"role": "user", "content": "Name the capital of France."}]
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_chat_prompt_is_explained_word_by_word(mesh: Mesh) -> None:
 
     explanation = answer.raise_for_status().json()["explanations"][0]
     values = {each["name"].strip(" ?"): each["value"] for each in explanation["attributions"]}
-    assert set(values) == {"What", "is", "the", "capital", "of", "France"}
+    assert set(values) == {"Name", "the", "capital", "of", "France"}
     assert max(values, key=lambda word: values[word]) in {"France", "capital"}
 
 
