@@ -20,10 +20,11 @@ _DONE = "[DONE]"
 
 
 class OpenAIClient:
-    """Implements Client over HTTP/1.1 with one connection per running request."""
+    """Implements Client over HTTP/1.1, a connection for each request."""
 
     def __init__(self, base_url: str, model: str) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        # A kept connection may be closed by the server just when the next request goes out on it.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._http = httpx.AsyncClient(base_url=base_url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
         self._model = model
 
