@@ -2,7 +2,7 @@
 "Roofline", 2009). The larger of both times bounds a step from below; nothing else is in it, so nobody reaches it.
 
 Counts are SmolLM2-135M's as its Q4_1 file has it: weights are read once a step, keys and values of a sequence's whole
-context once a token, in bfloat16.
+context once a token, in int8 as MeshServe keeps them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ LINEAR_WEIGHTS = NUM_LAYERS * _LINEAR_PER_LAYER
 LM_HEAD_WEIGHTS = VOCAB * HIDDEN
 # Blocks of 32 weights: Q4_1 takes 20 bytes, Q8_0 34.
 WEIGHT_BYTES = LINEAR_WEIGHTS * 20 // 32 + LM_HEAD_WEIGHTS * 34 // 32
-KV_BYTES_PER_TOKEN = 2 * NUM_LAYERS * NUM_KV_HEADS * HEAD_DIM * 2
+# A key or a value of a head: a byte for each dimension, and a float32 scale.
+KV_BYTES_PER_TOKEN = 2 * NUM_LAYERS * NUM_KV_HEADS * (HEAD_DIM + 4)
 # MeshServe runs so many sequences at a time; the others of a burst wait.
 MAX_BATCH = 32
 

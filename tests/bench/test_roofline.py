@@ -45,7 +45,7 @@ def test_a_step_takes_the_longer_of_reading_and_multiplying() -> None:
 def test_one_sequence_is_bound_by_reading_the_weights_once_a_token() -> None:
     bound = bound_of(Workload("w", 1, 1, (30,), (64,)), LIMITS)
 
-    assert bound.step_ms == pytest.approx((roofline.WEIGHT_BYTES + 62 * 23_040) / 30e9 * 1e3)
+    assert bound.step_ms == pytest.approx((roofline.WEIGHT_BYTES + 62 * 12_240) / 30e9 * 1e3)
     assert bound.tokens_per_s == pytest.approx(64e3 / (bound.prefill_ms + 63 * bound.step_ms))
 
 
