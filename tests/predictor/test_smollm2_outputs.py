@@ -186,7 +186,7 @@ async def test_a_penalty_ends_a_loop(channel: grpc.aio.Channel, penalty: dict[st
 
 
 async def test_the_shortest_length_is_kept(channel: grpc.aio.Channel) -> None:
-    prompt = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
+    prompt = "<|im_start|>user\nName the capital of France.<|im_end|>\n<|im_start|>assistant\n"
     plain = tokens_of(await generate(channel, generation(prompt, max_tokens=60)))
     assert len(plain) < 60, "the answer ends by itself"
 
