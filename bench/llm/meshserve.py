@@ -1,4 +1,4 @@
-"""MeshServe as a contender: the whole local mesh through its gateway, and the predictor alone."""
+"""MeshServe as a contender: the whole local mesh through its gateway, with drafts and without, and the predictor."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ DEPLOYMENTS = f"""deployments:
     transformer:
       steps: [chat_template]
 """
+# The same, with one token a sequence and step: what drafts bring hangs on how much a text repeats itself.
+DEPLOYMENTS_WITHOUT_DRAFTS = DEPLOYMENTS.replace(
+    "    transformer:", "      options: {speculation: 'off'}\n    transformer:"
+)
 GATEWAY, PREDICTOR = "MeshServe", "MeshServe, predictor alone"
+WITHOUT_DRAFTS = "MeshServe, no drafts"
 _QUALITY = "Q4_1, int8 groups of 32"
 
 
 def contenders() -> list[Contender]:
-    """Both ways to MeshServe; they are always there."""
+    """The ways to MeshServe; they are always there."""
     return [
         Contender(
             GATEWAY,
@@ -41,6 +46,16 @@ def contenders() -> list[Contender]:
             _gateway_command,
             _gateway_client,
             note="`meshserve up` as it is: gateway, transformer, predictor, explainer, registry; requests are recorded",
+            is_ours=True,
+        ),
+        Contender(
+            WITHOUT_DRAFTS,
+            _QUALITY,
+            "OpenAI HTTP",
+            software_version(),
+            lambda port, folder: _gateway_command(port, folder, DEPLOYMENTS_WITHOUT_DRAFTS),
+            _gateway_client,
+            note="the same with `speculation: off`",
             is_ours=True,
         ),
         Contender(
@@ -56,10 +71,12 @@ def contenders() -> list[Contender]:
     ]
 
 
-def _gateway_command(port: int, folder: Path) -> Command:
+def _gateway_command(port: int, folder: Path, deployments: str = DEPLOYMENTS) -> Command:
     del port  # the mesh needs many, and picks free ones itself
     state = ("--state-dir", str(folder / "state"), "--free-ports")
-    return Command((sys.executable, "-m", "cli", "up", *state, "--deployments", str(_deployments_file(folder))))
+    return Command(
+        (sys.executable, "-m", "cli", "up", *state, "--deployments", str(_deployments_file(folder, deployments)))
+    )
 
 
 def _gateway_client(port: int, folder: Path) -> Client | None:
@@ -70,7 +87,7 @@ def _gateway_client(port: int, folder: Path) -> Client | None:
 
 def _predictor_command(port: int, folder: Path) -> Command:
     ports = ("--grpc-port", str(port), "--metrics-port", "0", "--ready-file", str(folder / "ready.json"))
-    files = ("--deployments", str(_deployments_file(folder)), "--state-dir", str(folder / "state"))
+    files = ("--deployments", str(_deployments_file(folder, DEPLOYMENTS)), "--state-dir", str(folder / "state"))
     return Command((sys.executable, "-m", "predictor", *ports, *files))
 
 
@@ -82,7 +99,7 @@ def _predictor_client(port: int, folder: Path) -> Client | None:
     return GrpcClient(f"127.0.0.1:{port}", MODEL)
 
 
-def _deployments_file(folder: Path) -> Path:
+def _deployments_file(folder: Path, deployments: str) -> Path:
     path = folder / "mesh.yaml"
-    path.write_text(DEPLOYMENTS, encoding="utf-8")
+    path.write_text(deployments, encoding="utf-8")
     return path

@@ -27,7 +27,7 @@ WEIGHT_BYTES = LINEAR_WEIGHTS * 20 // 32 + LM_HEAD_WEIGHTS * 34 // 32
 # A key or a value of a head: a byte for each dimension, and a float32 scale.
 KV_BYTES_PER_TOKEN = 2 * NUM_LAYERS * NUM_KV_HEADS * (HEAD_DIM + 4)
 # MeshServe runs so many sequences at a time; the others of a burst wait.
-MAX_BATCH = 32
+MAX_BATCH = 128
 
 _GEMM_SIZE = 1024
 _REPEATS = 30

@@ -61,7 +61,7 @@ class EngineSettings:
     kv_cache_share: float = 0.125
     deterministic: bool = False
     enable_prefix_caching: bool = True
-    max_num_seqs: int = 32
+    max_num_seqs: int = 128
     max_num_batched_tokens: int = 512
     speculation: str = "auto"
     num_draft_tokens: int = 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bench.llm import meshserve
 from bench.llm.__main__ import chosen
@@ -26,7 +27,11 @@ def test_names_are_unique_and_every_rival_of_a_target_is_one_of_them() -> None:
 
 
 def test_only_the_mesh_is_ours_and_only_scales_per_token_lose_quality() -> None:
-    assert [each.name for each in EVERYBODY if each.is_ours] == [meshserve.GATEWAY, meshserve.PREDICTOR]
+    assert [each.name for each in EVERYBODY if each.is_ours] == [
+        meshserve.GATEWAY,
+        meshserve.WITHOUT_DRAFTS,
+        meshserve.PREDICTOR,
+    ]
     assert [each.name for each in EVERYBODY if each.is_lower_quality] == ["vLLM w8a8"]
 
 
@@ -45,17 +50,19 @@ def test_our_commands_name_the_one_deployment_and_keep_everything_in_their_folde
     for ours in meshserve.contenders():
         argv = ours.command(4711, tmp_path).argv
 
-        assert Path(argv[argv.index("--deployments") + 1]).read_text() == meshserve.DEPLOYMENTS
+        deployments = yaml.safe_load(Path(argv[argv.index("--deployments") + 1]).read_text())["deployments"]
+        options = {"speculation": "off"} if ours.name == meshserve.WITHOUT_DRAFTS else None
+        assert [each["predictor"].get("options") for each in deployments] == [options]
         assert Path(argv[argv.index("--state-dir") + 1]).is_relative_to(tmp_path)
 
 
 def test_a_mesh_that_has_not_started_has_no_client_yet(tmp_path: Path) -> None:
-    assert [ours.client(4711, tmp_path) for ours in meshserve.contenders()] == [None, None]
+    assert [ours.client(4711, tmp_path) for ours in meshserve.contenders()] == [None, None, None]
 
 
 def test_names_are_chosen_by_their_beginning_in_their_own_order() -> None:
     assert [each.name for each in chosen(EVERYBODY, ["vLLM", "Mesh"])] == [
-        *("MeshServe", "MeshServe, predictor alone"),
+        *("MeshServe", "MeshServe, no drafts", "MeshServe, predictor alone"),
         *("vLLM", "vLLM w8a8"),
     ]
     assert [each.name for each in chosen(WORKLOADS, ["long"])] == ["long c=1", "long c=8"]

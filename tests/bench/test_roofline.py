@@ -50,7 +50,7 @@ def test_one_sequence_is_bound_by_reading_the_weights_once_a_token() -> None:
 
 
 def test_a_burst_runs_in_batches_of_what_the_engine_takes() -> None:
-    burst, batch = (bound_of(Workload("w", c, 200, (30,), (32,)), LIMITS) for c in (200, 32))
+    burst, batch = (bound_of(Workload("w", c, 200, (30,), (32,)), LIMITS) for c in (200, 128))
 
     assert burst == batch
 

@@ -145,12 +145,18 @@ async def test_outputs_of_one_request_share_its_prompt_and_differ(channel: grpc.
 async def test_a_client_that_leaves_ends_all_outputs_of_its_request(
     predictor: RunningPredictor, channel: grpc.aio.Channel
 ) -> None:
-    call = LanguageModelStub(channel).Generate(generation(max_tokens=2000, ignore_eos=True, n=40))
+    call = LanguageModelStub(channel).Generate(generation(max_tokens=2000, ignore_eos=True, n=128))
     await call.read()
-    assert await metric(predictor, "vllm:num_requests_running") == 32
-    assert await metric(predictor, "vllm:num_requests_waiting") == 8
+    second = LanguageModelStub(channel).Generate(generation(max_tokens=2000, ignore_eos=True, n=8))
+
+    async def eight_wait() -> bool:
+        names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+        return [await metric(predictor, name) for name in names] == [128, 8]
+
+    await eventually(eight_wait, 20, "the second request waits")
 
     call.cancel()
+    second.cancel()
 
     async def is_idle() -> bool:
         names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
