@@ -83,8 +83,13 @@ def smollm2() -> Path:
 
 def load(name: str, path: Path, num_threads: int) -> EngineModel:
     before, start = peak_memory_mb(), time.monotonic()
-    kind = {"backend": "native", "kv_cache_dtype": name} if name == "bfloat16" else {"backend": name}
-    model = load_engine_model(path, EngineSettings(**kind, num_threads=num_threads), lambda stage, share: None)
+    is_bfloat16 = name == "bfloat16"
+    settings = EngineSettings(
+        backend="native" if is_bfloat16 else name,
+        kv_cache_dtype="bfloat16" if is_bfloat16 else "auto",
+        num_threads=num_threads,
+    )
+    model = load_engine_model(path, settings, lambda stage, share: None)
     model.backend.warm_up()
     model.backend.allocate(max(workload.num_blocks for workload in WORKLOADS), BLOCK_SIZE)
     seconds, now = time.monotonic() - start, peak_memory_mb()
