@@ -62,7 +62,7 @@ def find_kernels(
 
 
 _DEFAULTS = ("cpu", "auto")
-# "auto": what costs less than a thousandth of perplexity (docs/engine.md) and half the memory.
+# "auto": half the memory of bfloat16, and no perplexity that a measurement shows (docs/log.md).
 KV_FORMATS = {"auto": KvFormat.INT8, "bfloat16": KvFormat.BFLOAT16, "int8": KvFormat.INT8}
 
 
