@@ -81,6 +81,11 @@ class Runtime(Protocol):
         """Valid once `load` has returned."""
         ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """What the loaded model takes of memory, roughly, in bytes: budgets count with it. Valid once loaded."""
+        ...
+
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         """Make the model ready. Raises CorruptArtifact, InvalidInput for an option, or Unavailable.
 

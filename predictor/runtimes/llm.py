@@ -93,10 +93,15 @@ class LlmRuntime:
         self._guide_checks = ThreadPoolExecutor(max_workers=2, thread_name_prefix="guide-check")
         self._num_guide_checks = 0
         self._is_loaded = False
+        self._weight_bytes = 0
 
     @property
     def metadata(self) -> ModelMetadata:
         return METADATA
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._weight_bytes + self._loaded()[0].info.kv_cache_bytes
 
     @property
     def description(self) -> LanguageModelDescription:
@@ -113,6 +118,7 @@ class LlmRuntime:
 
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         self._settings = engine_settings(artifact)
+        self._weight_bytes = await asyncio.to_thread(_size_bytes, artifact.path)
         progress("tokenizer", 0, 1)
         self._tokenizer = await asyncio.to_thread(self._read_tokenizer, artifact.path)
         self._guides = await asyncio.to_thread(self._make_guides, self._tokenizer)
@@ -273,6 +279,13 @@ class LlmRuntime:
     def _loaded(self) -> tuple[EngineClient, Tokenizer]:
         assert self._engine is not None and self._tokenizer is not None, "load() comes first"
         return self._engine, self._tokenizer
+
+
+def _size_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _text(inputs: Arrays, name: str) -> str:

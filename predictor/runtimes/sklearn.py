@@ -6,6 +6,7 @@ A model is a folder with `model.skops` and, if wanted, `metadata.json` with `fea
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zipfile
 import zlib
@@ -85,11 +86,16 @@ class SklearnRuntime:
         self._model: Any = None  # an estimator; scikit-learn has no types
         self._metadata: ModelMetadata | None = None
         self._pool: ComputePool | None = None
+        self._memory_bytes = 0
 
     @property
     def metadata(self) -> ModelMetadata:
         assert self._metadata is not None, "load() comes first"
         return self._metadata
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._memory_bytes
 
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         options = read_options(artifact.options, SklearnOptions)
@@ -99,6 +105,7 @@ class SklearnRuntime:
         progress("load", 0, 1)
         self._model, parameters = await self._pool.run(lambda: _read_folder(artifact.path))
         self._metadata = _metadata_of(self._model, options.max_batch_size, parameters)
+        self._memory_bytes = await asyncio.to_thread(_unpacked_bytes, artifact.path / MODEL_FILE)
         progress("load", 1, 1)
 
     async def warm(self) -> None:
@@ -153,8 +160,7 @@ def _read_folder(folder: Path) -> tuple[Any, dict[str, list[Any]]]:
 def _read_model(path: Path) -> Any:
     """The estimator in a skops file. Raises CorruptArtifact for a broken file and for types that are not trusted."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
+        unpacked_bytes = _unpacked_bytes(path)
         if unpacked_bytes > MAX_UNPACKED_BYTES:
             raise CorruptArtifact(f"{path.name} unpacks to {unpacked_bytes} bytes; at most {MAX_UNPACKED_BYTES}")
         untrusted = sorted(set(get_untrusted_types(file=path)) - set(TRUSTED_TYPES))
@@ -170,6 +176,11 @@ def _read_model(path: Path) -> Any:
     if not hasattr(model, "predict") or not hasattr(model, "n_features_in_"):
         raise CorruptArtifact(f"{path.name} holds a {type(model).__name__}, which is no fitted estimator")
     return model
+
+
+def _unpacked_bytes(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
 
 
 def _not_trusted(path: Path, types: str) -> CorruptArtifact:

@@ -26,6 +26,7 @@ class IdentityRuntime:
     """
 
     is_decoupled = False
+    memory_bytes = 1000
 
     def __init__(self) -> None:
         self.gate: asyncio.Event | None = None

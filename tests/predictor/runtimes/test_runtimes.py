@@ -93,6 +93,7 @@ async def test_a_loaded_model_answers_as_its_metadata_says(model_format: str, mo
     names = [spec.name for spec in (*metadata.inputs, *metadata.outputs)]
     assert len(set(names)) == len(names)
     assert metadata.is_decoupled == isinstance(runtime, DecoupledRuntime)
+    assert runtime.memory_bytes > 0
     tensors = {name: Tensor(name, datatype, array) for name, (datatype, array) in example.inputs.items()}
     answer = await runtime.infer(check_inputs(metadata, tensors))
     assert_as_declared(runtime, answer)
