@@ -49,7 +49,12 @@ async def serve(settings: PredictorSettings, runtimes: Mapping[str, str] = RUNTI
     presence = Presence(server.health, specs)
     repository = ModelRepository(
         specs,
-        ModelLoader(settings.cache_dir.expanduser(), runtimes, LogSettings(settings.log_level, settings.log_format)),
+        ModelLoader(
+            settings.cache_dir.expanduser(),
+            runtimes,
+            LogSettings(settings.log_level, settings.log_format),
+            may_run_code=settings.trust_model_code,
+        ),
         presence.model_changed,
         unload_timeout_s=settings.unload_timeout_s,
     )

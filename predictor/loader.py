@@ -51,12 +51,23 @@ class LoadedModel:
 
 
 class ModelLoader:
-    """`runtimes`: model_format → "module:Class". `logs`: for the processes that they start."""
+    """`runtimes`: model_format → "module:Class". `logs`: for the processes that they start.
 
-    def __init__(self, cache_dir: Path, runtimes: Mapping[str, str], logs: LogSettings | None = None) -> None:
+    may_run_code: as in ModelArtifact.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        runtimes: Mapping[str, str],
+        logs: LogSettings | None = None,
+        *,
+        may_run_code: bool = False,
+    ) -> None:
         self._cache_dir = cache_dir
         self._runtimes = runtimes
         self._logs = logs or LogSettings()
+        self._may_run_code = may_run_code
 
     async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
         """Raises the MeshError of whatever fails; then nothing of the model is left in memory."""
@@ -73,7 +84,14 @@ class ModelLoader:
             digest = await asyncio.to_thread(artifact_digest, path)
         try:
             artifact = ModelArtifact(
-                spec.name, spec.version, path, digest, spec.options, self._logs, cache_dir=self._cache_dir
+                spec.name,
+                spec.version,
+                path,
+                digest,
+                spec.options,
+                self._logs,
+                cache_dir=self._cache_dir,
+                may_run_code=self._may_run_code,
             )
             await runtime.load(artifact, progress, on_health)
             progress("warm", 0, 1)

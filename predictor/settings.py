@@ -21,6 +21,11 @@ class PredictorSettings(ServiceSettings):
         "config.json is a language model, anything else a scikit-learn folder.",
     )
     cache_dir: Path = Field(Path("~/.cache/meshserve"), description="Folder for fetched model files.")
+    trust_model_code: bool = Field(
+        False,
+        description="Models may run code that they bring: Python classes, and what pickle and joblib files hold. Only "
+        "for artifacts whose every author you trust.",
+    )
     lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
     unload_timeout_s: float = Field(
         60.0, ge=0, le=3600, description="Seconds that requests get to finish before their model is unloaded."

@@ -61,6 +61,7 @@ class ModelArtifact:
     options: the deployment's settings of the runtime, by name; unknown ones are an error.
     logs: how a process that the runtime starts is to log.
     cache_dir: where the runtime may keep what it makes anew when it is gone; None leaves the place to it.
+    may_run_code: the operator trusts the model's own code, be it Python or what a pickle runs.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelArtifact:
     options: Mapping[str, str] = field(default_factory=dict)
     logs: LogSettings = field(default_factory=LogSettings)
     cache_dir: Path | None = None
+    may_run_code: bool = False
 
 
 @runtime_checkable

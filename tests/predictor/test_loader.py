@@ -139,3 +139,21 @@ def test_progress_is_logged_at_most_four_times_a_second_and_always_at_the_end() 
     assert len(events) <= 7  # the start, four in the second, the end, and the next stage
     assert [event["done"] for event in events][-2:] == [100, 0]
     assert json.dumps(events)  # plain values only: the supervisor reads them from the log
+
+
+class CuriousRuntime(IdentityRuntime):
+    """Remembers whether it may run code."""
+
+    may_run_code: ClassVar[list[bool]] = []
+
+    async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
+        self.may_run_code.append(artifact.may_run_code)
+
+
+async def test_a_model_may_run_code_only_when_the_operator_says_so(iris_folder: Path, tmp_path: Path) -> None:
+    formats = {"sklearn": f"{__name__}:CuriousRuntime"}
+
+    for trust in ({}, {"may_run_code": True}):
+        await ModelLoader(tmp_path, formats, **trust).load(iris(iris_folder), on_health)
+
+    assert CuriousRuntime.may_run_code[-2:] == [False, True]
