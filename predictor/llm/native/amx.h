@@ -4,9 +4,10 @@
 // A group of a block is a tile of weights as it lies in memory: 8 rows of 64 bytes, four columns of 16 outputs each. 4-bit
 // ones are unpacked once for all rows of a span. A tile of activations is the 8 rows of a GroupTile.
 //
-// Not yet measured: no machine with AMX was at hand. By count of instructions, a group costs for each row of activations
-// AVX-512 8 products and 4 operations for scales, AMX 4 operations, a store and a load; two of them fit a cycle. Once for
-// a tile, AMX loads 16 rows, and stores 8 unpacked ones. That is about 5 + 6 R cycles against 13 + 3 R for R rows.
+// No machine with AMX was at hand, so from how many rows on it pays is measured at each start (amx.py). By count of
+// instructions, a group costs for each row of activations AVX-512 8 products and 4 operations for scales, AMX 4
+// operations, a store and a load; two of them fit a cycle. Once for a tile, AMX loads 16 rows, and stores 8 unpacked
+// ones. That is about 5 + 6 R cycles against 13 + 3 R for R rows.
 #pragma once
 
 #include "gemm.h"
@@ -15,15 +16,13 @@
 // Rows that one call computes: four tiles share an unpacked block.
 constexpr int SPAN_ROWS = 4 * TILE_ROWS;
 
-// From here on the count above is in favour of AMX. Up to here memory decides anyway.
-constexpr int MIN_AMX_ROWS = 5;
-
 #if HAS_TILES
 
-// Set once, before any model is made, when AMX has been shown to compute what AVX-512 does (amx.py).
-static bool is_amx_enabled = false;
+// From how many rows on AMX computes; 0: never. Set once, before any model is made, when AMX has been shown to compute
+// what AVX-512 does, and has been measured (amx.py).
+static int min_amx_rows = 0;
 
-static inline bool uses_amx(int rows) { return is_amx_enabled && rows >= MIN_AMX_ROWS; }
+static inline bool uses_amx(int rows) { return min_amx_rows && rows >= min_amx_rows; }
 
 // Tiles 0 to 3: sums of as many groups, so that a product need not wait for the one before. 4 and 5: activations.
 // 6 and 7: weights.

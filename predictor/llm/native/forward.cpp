@@ -247,10 +247,10 @@ int32_t native_request_amx() {
 #endif
 }
 
-// Whether linear layers use AMX from now on, in all models of this library.
-void native_enable_amx([[maybe_unused]] int32_t is_enabled) {
+// From how many rows on linear layers use AMX, in all models of this library; 0: never.
+void native_set_min_amx_rows([[maybe_unused]] int32_t rows) {
 #if HAS_TILES
-    is_amx_enabled = is_enabled != 0;
+    min_amx_rows = rows;
 #endif
 }
 

@@ -124,7 +124,7 @@ class CacheShape(Structure):
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {  # Any: ctypes' types have no common name
     "native_request_amx": (c_int32, []),
-    "native_enable_amx": (None, [c_int32]),
+    "native_set_min_amx_rows": (None, [c_int32]),
     "native_new": (c_void_p, [POINTER(Config)]),
     "native_free": (None, [c_void_p]),
     "native_team": (c_void_p, [c_void_p]),
@@ -192,9 +192,9 @@ class NativeLibrary:
         if status:
             raise Unavailable(f"the system does not let this process use AMX: {os.strerror(status)}")
 
-    def enable_amx(self, is_enabled: bool) -> None:
-        """Whether linear layers of many rows use AMX from now on. Needs `request_amx` first."""
-        self._functions.native_enable_amx(is_enabled)
+    def set_min_amx_rows(self, rows: int) -> None:
+        """From how many rows on linear layers use AMX; 0: never. Needs `request_amx` first."""
+        self._functions.native_set_min_amx_rows(rows)
 
     def new_model(self, config: Config) -> int:
         """A handle for the calls below, to be given to `free_model` once."""

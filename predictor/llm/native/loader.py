@@ -57,7 +57,7 @@ def find_kernels(
             raise
         _log.warning("native_backend_not_used", reason=error.message)
         return None
-    _log.info("native_kernels_loaded", path=str(library_path), amx=use_amx(library, flags()))
+    _log.info("native_kernels_loaded", path=str(library_path), min_amx_rows=use_amx(library, flags()))
     return library
 
 

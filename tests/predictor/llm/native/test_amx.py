@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from predictor.llm.native.amx import AMX_CPU_FLAGS, use_amx
+from predictor.llm.native.amx import AMX_CPU_FLAGS, CANDIDATE_ROWS, Measure, measure_linear, use_amx
 from predictor.llm.native.compiler import build
 from predictor.llm.native.library import NativeLibrary
 from predictor.llm.native.targets import AVX512_BF16, PORTABLE, best_target, cpu_flags
@@ -42,10 +42,19 @@ def simulated(artifact_cache_dir: Path) -> Path:
 def amx_library(simulated: Path) -> Iterator[NativeLibrary]:
     """With AMX in use."""
     library = NativeLibrary(simulated)
-    assert use_amx(library, AMX_CPU_FLAGS)
+    assert use_amx(library, AMX_CPU_FLAGS, always_faster) == CANDIDATE_ROWS[0]
     yield library
     simulate(simulated)
-    library.enable_amx(False)
+    library.set_min_amx_rows(0)
+
+
+def always_faster(_library: NativeLibrary, _rows: int) -> tuple[float, float]:
+    return 2.0, 1.0
+
+
+def faster_from(fewest: int) -> Measure:
+    """A CPU whose AMX pays from so many rows on."""
+    return lambda _library, rows: (1.0, 0.5 if rows >= fewest else 0.99)
 
 
 def simulate(simulated: Path, refusal: int = 0, error: int = 0) -> None:
@@ -100,7 +109,7 @@ def test_amx_computes_many_rows_and_no_few(
     for rows in (5, 8, 32):
         assert (linear(amx_library, matrix, x[:rows]) != right[:rows]).any(axis=1).all()
     np.testing.assert_array_equal(linear(amx_library, matrix, x[:4]), right[:4])
-    amx_library.enable_amx(False)
+    amx_library.set_min_amx_rows(0)
     np.testing.assert_array_equal(linear(amx_library, matrix, x), right)
 
 
@@ -110,12 +119,39 @@ def test_a_cpu_that_computes_other_bits_is_not_used(library: NativeLibrary, simu
     wrong = NativeLibrary(simulated)
     simulate(simulated, error=1)
     try:
-        assert not use_amx(wrong, AMX_CPU_FLAGS)
+        assert not use_amx(wrong, AMX_CPU_FLAGS, always_faster)
         np.testing.assert_array_equal(linear(wrong, matrix, x), linear(library, matrix, x))
     finally:
         simulate(simulated)
 
     assert reasons() == ["AMX and AVX-512 give different bits for Q4_1, 100 x 288"]
+
+
+@pytest.mark.parametrize("fewest", CANDIDATE_ROWS)
+def test_amx_computes_from_as_many_rows_on_as_it_pays(simulated: Path, fewest: int) -> None:
+    library = NativeLibrary(simulated)
+    matrix, _array, _ = random_matrix(library, BlockFormat.Q4_1, 16, 64)
+    x = np.random.default_rng(2).standard_normal((fewest, 64)).astype(np.float32)
+    right = linear(library, matrix, x)
+    try:
+        assert use_amx(library, AMX_CPU_FLAGS, faster_from(fewest)) == fewest
+        simulate(simulated, error=1)
+        assert (linear(library, matrix, x) != right).any(axis=1).all()
+        np.testing.assert_array_equal(linear(library, matrix, x[:-1]), right[:-1])
+    finally:
+        simulate(simulated)
+        library.set_min_amx_rows(0)
+
+
+def test_amx_that_is_slower_is_not_used(simulated: Path, reasons: Reasons) -> None:
+    """By the clock, for once: the model of the instructions is far slower than AVX-512."""
+    library = NativeLibrary(simulated)
+
+    without, simulated_amx = measure_linear(library, CANDIDATE_ROWS[-1])
+    assert 0 < without < simulated_amx
+    assert use_amx(library, AMX_CPU_FLAGS) == 0
+
+    assert "it is not faster here" in reasons()[0]
 
 
 def test_a_system_that_refuses_is_named_once(simulated: Path, reasons: Reasons) -> None:
@@ -165,4 +201,4 @@ def test_amx_of_this_machine(artifact_cache_dir: Path, reasons: Reasons) -> None
 
     is_used = use_amx(NativeLibrary(build(artifact_cache_dir)), cpu_flags())
 
-    assert is_used or "does not let this process" in reasons()[0]
+    assert is_used or any(words in reasons()[0] for words in ("does not let this process", "not faster here"))
