@@ -34,7 +34,7 @@ class Inference:
 
     async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
         """The one answer. Raises the MeshErrors of the contract's outcomes table."""
-        with self._repository.hold(request.model_name, request.model_version) as model:
+        async with self._repository.hold(request.model_name, request.model_version) as model:
             with model.statistics.request() as watch:
                 inputs, outputs = _read(model, request)
                 watch.batch_size = batch_size(model.metadata, inputs)
@@ -63,7 +63,7 @@ class Inference:
                 )
 
     async def _answers(self, request: oip.ModelInferRequest) -> AsyncGenerator[oip.ModelInferResponse, None]:
-        with self._repository.hold(request.model_name, request.model_version) as model:
+        async with self._repository.hold(request.model_name, request.model_version) as model:
             marks_final = request.parameters[ASK_FINAL].bool_param if ASK_FINAL in request.parameters else False
             if not isinstance(model.runtime, DecoupledRuntime):
                 response = await self.infer(request)

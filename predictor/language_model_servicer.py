@@ -7,8 +7,8 @@ DescribeModel; here they are refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc.aio
@@ -42,7 +42,7 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
     async def Generate(
         self, request: lm.GenerateRequest, context: Context
     ) -> AsyncGenerator[lm.GenerateResponse, None]:
-        with self._hold(request) as (model, runtime):
+        async with self._hold(request) as (model, runtime):
             generation = await runtime.make_request(
                 await _prompt(runtime, request.WhichOneof("prompt"), request, "prompt"),
                 messages.options_of(request.sampling),
@@ -62,17 +62,18 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
             raise InvalidInput(
                 f"items has {len(request.items)} entries; it takes 1 to {MAX_SCORE_ITEMS}", field="items"
             )
-        with self._count_score(), self._hold(request) as (model, runtime):
-            items = [await _score_request(runtime, request, index) for index in range(len(request.items))]
-            outputs = await _all_or_none([runtime.score(item) for item in items])
-            return messages.score_message(model, items, outputs)
+        with self._count_score():
+            async with self._hold(request) as (model, runtime):
+                items = [await _score_request(runtime, request, index) for index in range(len(request.items))]
+                outputs = await _all_or_none([runtime.score(item) for item in items])
+                return messages.score_message(model, items, outputs)
 
     async def Tokenize(self, request: lm.TokenizeRequest, context: Context) -> lm.TokenizeResponse:
-        with self._hold(request) as (_, runtime):
+        async with self._hold(request) as (_, runtime):
             return lm.TokenizeResponse(token_ids=await _prompt(runtime, request.WhichOneof("input"), request, "input"))
 
     async def DescribeModel(self, request: lm.DescribeModelRequest, context: Context) -> lm.DescribeModelResponse:
-        with self._hold(request) as (model, runtime):
+        async with self._hold(request) as (model, runtime):
             return messages.description_message(model, runtime.description)
 
     @contextmanager
@@ -85,11 +86,11 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
         finally:
             self._num_running_scores -= 1
 
-    @contextmanager
-    def _hold(
+    @asynccontextmanager
+    async def _hold(
         self, request: lm.GenerateRequest | lm.ScoreRequest | lm.TokenizeRequest | lm.DescribeModelRequest
-    ) -> Iterator[tuple[LoadedModel, LanguageModelRuntime]]:
-        with self._repository.hold(request.model_name, request.model_version) as model:
+    ) -> AsyncIterator[tuple[LoadedModel, LanguageModelRuntime]]:
+        async with self._repository.hold(request.model_name, request.model_version) as model:
             if not isinstance(model.runtime, LanguageModelRuntime):
                 raise InvalidInput(f"model '{request.model_name}' is no language model", field="model_name")
             yield model, model.runtime

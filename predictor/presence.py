@@ -36,9 +36,9 @@ class Presence:
         self._lease: Lease | None = None
         self._models = {spec.name: ServedModel(name=spec.name, version=spec.version) for spec in specs}
 
-    async def model_changed(self, name: str, is_ready: bool) -> None:
-        self._models[name].ready = is_ready
-        await self._health.set(name, is_ready)
+    async def model_changed(self, spec: ModelSpec, is_ready: bool) -> None:
+        self._models[spec.name].ready = is_ready
+        await self._health.set(spec.name, is_ready)
         if self._lease is not None:
             await self._lease.set_models(list(self._models.values()))
 

@@ -7,8 +7,8 @@ that it is not unloaded under it. The states are those of Triton's repository in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -49,8 +49,8 @@ class Loader(Protocol):
         ...
 
 
-# Called after each change of a model's state, with its name and whether it is ready.
-OnChange = Callable[[str, bool], Awaitable[None]]
+# Called after each change of a model's state, with what it is and whether it is ready.
+OnChange = Callable[[ModelSpec, bool], Awaitable[None]]
 
 
 class _Entry:
@@ -132,8 +132,8 @@ class ModelRepository:
             raise self._not_ready(entry)
         return entry.model
 
-    @contextmanager
-    def hold(self, name: str, version: str = "") -> Iterator[LoadedModel]:
+    @asynccontextmanager
+    async def hold(self, name: str, version: str = "") -> AsyncIterator[LoadedModel]:
         """As `get`, and the model is not unloaded inside the block."""
         model = self.get(name, version)
         use = self._uses[model]
@@ -267,4 +267,4 @@ class ModelRepository:
 
     async def _set_state(self, entry: _Entry, state: ModelState, reason: str) -> None:
         entry.state, entry.reason = state, reason
-        await self._on_change(entry.spec.name, state is ModelState.READY)
+        await self._on_change(entry.spec, state is ModelState.READY)

@@ -45,10 +45,12 @@ class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
         return oip.ServerMetadataResponse(name=SERVER_NAME, version=self._version, extensions=EXTENSIONS)
 
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
-        return metadata_message(self._repository.get(request.name, request.version))
+        async with self._repository.hold(request.name, request.version) as model:
+            return metadata_message(model)
 
     async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
-        return oip.ModelConfigResponse(config=config_message(self._repository.get(request.name, request.version)))
+        async with self._repository.hold(request.name, request.version) as model:
+            return oip.ModelConfigResponse(config=config_message(model))
 
     async def ModelStatistics(
         self, request: oip.ModelStatisticsRequest, context: Context

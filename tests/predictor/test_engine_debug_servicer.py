@@ -19,7 +19,7 @@ from mesh.v1 import engine_debug_pb2 as debug
 from mesh.v1.engine_debug_pb2_grpc import EngineDebugStub, add_EngineDebugServicer_to_server
 from predictor.engine_debug_servicer import EngineDebugServicer
 from predictor.llm.sequence import GenerationRequest
-from predictor.loader import ModelLoader
+from predictor.loader import ModelLoader, ModelSpec
 from predictor.repository import ModelRepository
 from predictor.runtimes.llm import LlmRuntime
 from tests.predictor.fake_runtime import spec
@@ -62,7 +62,7 @@ async def serving(folder: Path, **options: object) -> AsyncIterator[Served]:
     object.__setattr__(hash_spec, "storage_uri", (folder / "weights").as_uri())
     object.__setattr__(hash_spec, "options", {name: str(value) for name, value in options.items()})
 
-    async def on_change(name: str, is_ready: bool) -> None:
+    async def on_change(changed: ModelSpec, is_ready: bool) -> None:
         pass
 
     repository = ModelRepository([hash_spec, spec("table")], ModelLoader(folder, RUNTIMES), on_change)

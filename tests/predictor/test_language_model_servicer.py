@@ -16,6 +16,7 @@ from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub, add_LanguageModelServicer_to_server
 from predictor.language_model_servicer import LanguageModelServicer
 from predictor.llm.guide import GuideKind, GuideSpec
+from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository
 from tests.predictor.fake_language_model import DRAWN_SEED, MAX_CONTEXT_TOKENS, EchoLanguageModel
 from tests.predictor.fake_runtime import FakeLoader, spec
@@ -34,7 +35,7 @@ class Served:
 async def serving() -> AsyncIterator[Served]:
     loader = FakeLoader(echo=EchoLanguageModel)
 
-    async def on_change(name: str, is_ready: bool) -> None:
+    async def on_change(changed: ModelSpec, is_ready: bool) -> None:
         pass
 
     repository = ModelRepository([spec("echo", "echo"), spec("table")], loader, on_change)

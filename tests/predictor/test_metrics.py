@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import Tensor, encode_request
 from predictor.inference import Inference
+from predictor.loader import ModelSpec
 from predictor.metrics import ModelCollector
 from predictor.repository import ModelRepository
 from predictor.runtimes.generation import GenerationOptions
@@ -26,7 +27,7 @@ class Scraped:
     def __init__(self) -> None:
         self.loader = FakeLoader(echo=EchoLanguageModel)
 
-        async def on_change(name: str, is_ready: bool) -> None:
+        async def on_change(changed: ModelSpec, is_ready: bool) -> None:
             pass
 
         self.repository = ModelRepository([spec("table"), spec("echo", "echo", "3")], self.loader, on_change)

@@ -33,8 +33,8 @@ async def test_health_follows_each_model() -> None:
     health = FakeHealth()
     presence = Presence(health, [spec("a")])
 
-    await presence.model_changed("a", False)
-    await presence.model_changed("a", True)
+    await presence.model_changed(spec("a"), False)
+    await presence.model_changed(spec("a"), True)
 
     assert health.told == [("a", False), ("a", True)]
 
@@ -42,12 +42,12 @@ async def test_health_follows_each_model() -> None:
 async def test_the_lease_begins_with_what_is_known_and_follows() -> None:
     lease = FakeLease()
     presence = Presence(FakeHealth(), [spec("a"), spec("b", version="7")])
-    await presence.model_changed("a", True)
+    await presence.model_changed(spec("a"), True)
 
     await presence.announce(lease)
-    await presence.model_changed("b", True)
+    await presence.model_changed(spec("b", version="7"), True)
     await presence.withdraw()
-    await presence.model_changed("b", False)
+    await presence.model_changed(spec("b", version="7"), False)
     await presence.withdraw()
 
     assert lease.calls == ["a:1:True b:7:False", "start", "a:1:True b:7:True", "withdraw"]

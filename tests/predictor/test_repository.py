@@ -15,6 +15,7 @@ from mesh.errors import (
     ModelNotFound,
     ModelNotReady,
 )
+from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository, ModelState
 from tests.predictor.fake_runtime import FakeLoader, spec
 
@@ -26,8 +27,8 @@ class Repository(ModelRepository):
         self.loader = FakeLoader()
         self.told: list[tuple[str, bool]] = []
 
-        async def on_change(name: str, is_ready: bool) -> None:
-            self.told.append((name, is_ready))
+        async def on_change(changed: ModelSpec, is_ready: bool) -> None:
+            self.told.append((changed.name, is_ready))
 
         specs = [spec(name) for name in names]
         super().__init__(specs, self.loader, on_change, unload_timeout_s=unload_timeout_s)
@@ -157,7 +158,7 @@ async def test_a_reload_swaps_and_unloads_the_old_model_after_its_last_request()
     await repository.load_all()
     old_runtime = repository.loader.runtimes["a"]
 
-    with repository.hold("a") as held:
+    async with repository.hold("a") as held:
         reload = asyncio.create_task(repository.load("a"))
         await until(lambda: repository.get("a") is not held)
         assert not old_runtime.is_unloaded
@@ -172,7 +173,7 @@ async def test_unload_waits_for_running_requests_and_refuses_new_ones() -> None:
     await repository.load_all()
     runtime = repository.loader.runtimes["a"]
 
-    with repository.hold("a"):
+    async with repository.hold("a"):
         unload = asyncio.create_task(repository.unload("a"))
         await until(lambda: repository.state("a")[0] is ModelState.UNLOADING)
         with pytest.raises(ModelNotReady, match="model 'a' is unloading"):
@@ -189,7 +190,7 @@ async def test_unload_does_not_wait_for_ever() -> None:
     repository = Repository("a", unload_timeout_s=0.01)
     await repository.load_all()
 
-    with repository.hold("a"):
+    async with repository.hold("a"):
         await repository.unload("a")
 
     assert repository.loader.runtimes["a"].is_unloaded

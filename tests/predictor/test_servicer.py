@@ -21,6 +21,7 @@ from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
 from mesh.tensors import DATATYPES, Tensor, decode_response, encode_request
 from mesh.testing import serve_in_process, serve_on_free_port
+from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository
 from predictor.servicer import OpenInferenceServicer
 from tests.predictor.fake_runtime import CountdownRuntime, FakeLoader, spec
@@ -37,7 +38,7 @@ class Served:
 
 
 async def repository_of(loader: FakeLoader) -> ModelRepository:
-    async def on_change(name: str, is_ready: bool) -> None:
+    async def on_change(changed: ModelSpec, is_ready: bool) -> None:
         pass
 
     specs = [spec("identity"), spec("countdown", "countdown"), spec("broken")]
