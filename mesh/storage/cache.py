@@ -1,6 +1,6 @@
 """The content-addressed cache: artifacts by digest, filled once, shared by processes, never half-read.
 
-    blobs/sha256/<hex>/<filename>   the artifacts
+    blobs/sha256/<hex>/<filename>   the artifacts, each a file or a folder
     index/<key>.json                which digest and size a URI had, so that a cached one needs no network
     locks/<key>.lock                one writer per URI at a time, over all processes
     staging/<key>.<random>/         where a download grows before one rename makes it a blob
@@ -25,7 +25,7 @@ from pathlib import Path
 import structlog
 
 from mesh.errors import CorruptArtifact, DeadlineExceeded, Unavailable
-from mesh.storage.disk import StagedFile, rename_durably, sha256_of, write_whole, writing
+from mesh.storage.disk import StagedFile, rename_durably, sha256_of, size_of, write_whole, writing
 from mesh.storage.lock import file_lock, lock_if_free
 from mesh.storage.progress import Report
 from mesh.storage.worker import run_in_thread
@@ -91,7 +91,7 @@ class Cache:
             return None
         blob = self._blob_path(digest, filename)
         try:
-            size_bytes = blob.stat().st_size
+            size_bytes = await run_in_thread(lambda _: size_of(blob))
             if entry is not None and entry.sha256 == digest and entry.size_bytes != size_bytes:
                 _log.warning("cached_artifact_damaged", uri=uri, path=str(blob), size_bytes=size_bytes)
                 return None
@@ -110,7 +110,11 @@ class Cache:
     def _commit(self, uri: str, filename: str, staged: StagedFile, staging: Path) -> Path:
         blob = self._blob_path(staged.sha256, filename)
         blob.parent.mkdir(exist_ok=True)
-        rename_durably(staged.path, blob)
+        if blob.is_dir() and sha256_of(blob, lambda _: None) != staged.sha256:
+            # No rename replaces a folder that holds something. Whoever has a file of it open keeps that.
+            blob.replace(staging / "damaged")
+        if not blob.is_dir():
+            rename_durably(staged.path, blob)
         entry = _IndexEntry(uri, staged.sha256, staged.size_bytes)
         write_whole(self._index_path(uri), json.dumps(asdict(entry)).encode(), staging / "index.json")
         return blob

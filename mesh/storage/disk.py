@@ -1,6 +1,6 @@
 """Bytes on the local disk: hashed when read, flushed when written, and the errors of a full disk.
 
-It does not know where the bytes come from nor where they are kept.
+An artifact is a file or a folder of files. It does not know where the bytes come from nor where they are kept.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """A whole file that is not in the cache yet, and what was computed while it was written."""
+    """A whole file or folder that is not in the cache yet, and what was computed while it was written."""
 
     path: Path
     sha256: str
@@ -33,15 +33,29 @@ class StagedFile:
 
 
 def sha256_of(path: Path, advance: Advance) -> str:
-    """The SHA-256 of the file at `path` in hex; about 2 s per GB."""
-    digest = hashlib.sha256()
+    """The SHA-256 of a file, or of a folder as `folder_digest` has it, in hex; about 2 s per GB."""
+    if not path.is_dir():
+        return _sha256_of_file(path, advance, 0)[0]
+    digests: dict[str, str] = {}
     done_bytes = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            done_bytes += len(chunk)
-            advance(done_bytes)
-    return digest.hexdigest()
+    for file in _files_in(path):
+        digests[file.relative_to(path).as_posix()], done_bytes = _sha256_of_file(file, advance, done_bytes)
+    return folder_digest(digests)
+
+
+def folder_digest(digests: Mapping[str, str]) -> str:
+    """The SHA-256 over the names of a folder's files, relative and with "/", and their digests, in order of names."""
+    whole = hashlib.sha256()
+    for name in sorted(digests, key=lambda name: name.split("/")):
+        whole.update(f"{name}\0{digests[name]}\n".encode())
+    return whole.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in _files_in(path))
 
 
 def copy_hashed(source: IO[bytes], target: Path, advance: Advance) -> StagedFile:
@@ -103,3 +117,18 @@ def disk_full(uri: str, folder: Path, needed_bytes: int | None) -> DiskFull:
         f"no space left for {uri}: it {needed} in {folder}, where {free} are free; "
         "free some space, lift the quota, or choose another cache directory"
     )
+
+
+def _sha256_of_file(path: Path, advance: Advance, done_bytes: int) -> tuple[str, int]:
+    """The digest, and `done_bytes` with the file's own added."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            done_bytes += len(chunk)
+            advance(done_bytes)
+    return digest.hexdigest(), done_bytes
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())

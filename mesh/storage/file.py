@@ -8,28 +8,27 @@ from urllib.parse import unquote, urlsplit
 
 from mesh.errors import InvalidInput, NotFound, Unavailable
 from mesh.storage.cache import Cache, digest_mismatch
-from mesh.storage.disk import sha256_of
+from mesh.storage.disk import sha256_of, size_of
 from mesh.storage.progress import Report
 from mesh.storage.worker import run_in_thread
 
 
 class FileStore:
-    """`file:///absolute/path` and plain paths. A folder is allowed where no digest is asked for."""
+    """`file:///absolute/path` and plain paths, of files and of folders."""
 
     async def fetch(self, uri: str, *, sha256: str | None, cache: Cache, report: Report) -> Path:
         """The absolute path of `uri`; see `mesh.storage.Store.fetch`."""
         report("resolve", 0, None)
         path = local_path(uri)
         try:
-            status = path.stat()
-            if stat.S_ISDIR(status.st_mode) and sha256 is None:
-                return path
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidInput(f"{uri} is not a regular file, so it has no SHA-256", field="uri")
+            mode = path.stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise InvalidInput(f"{uri} is neither a regular file nor a folder, so it has no SHA-256", field="uri")
             if sha256 is None:
                 return path
+            size_bytes = await run_in_thread(lambda _: size_of(path))
             actual = await run_in_thread(
-                lambda advance: sha256_of(path, advance), lambda done: report("verify", done, status.st_size)
+                lambda advance: sha256_of(path, advance), lambda done: report("verify", done, size_bytes)
             )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"there is no file {path}", field="uri") from None

