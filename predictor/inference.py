@@ -17,7 +17,6 @@ from mesh.tensors import Tensor, decode_request, encode_response
 from predictor.loader import LoadedModel
 from predictor.repository import ModelRepository
 from predictor.runtimes.base import Arrays, DecoupledRuntime, TensorSpec
-from predictor.signature import batch_size, check_inputs, wanted_outputs
 
 log = get_logger(__name__)
 
@@ -37,9 +36,9 @@ class Inference:
         async with self._repository.hold(request.model_name, request.model_version) as model:
             with model.statistics.request() as watch:
                 inputs, outputs = _read(model, request)
-                watch.batch_size = batch_size(model.metadata, inputs)
+                watch.batch_size = model.signature.num_rows(inputs)
                 watch.inputs_read()
-                arrays = await model.runtime.infer(inputs)
+                arrays = await model.batcher.infer(inputs, watch)
                 watch.inferred()
                 response = _respond(model, request, arrays, outputs)
                 watch.outputs_written()
@@ -88,8 +87,8 @@ class Inference:
 
 
 def _read(model: LoadedModel, request: oip.ModelInferRequest) -> tuple[Arrays, Sequence[TensorSpec]]:
-    outputs = wanted_outputs(model.metadata, (output.name for output in request.outputs))
-    return check_inputs(model.metadata, decode_request(request)), outputs
+    outputs = model.signature.wanted_outputs(output.name for output in request.outputs)
+    return model.signature.check_inputs(decode_request(request)), outputs
 
 
 def _respond(

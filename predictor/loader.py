@@ -10,13 +10,17 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from mesh import plugins
 from mesh.errors import Unavailable
 from mesh.logs import LogSettings, get_logger
 from mesh.storage import FetchProgress, fetch
+from predictor.batching import Batcher
+from predictor.batching_options import BatchingOptions, split_options
 from predictor.runtimes.base import ModelArtifact, ModelMetadata, OnHealth, Runtime
+from predictor.signature import Signature
 from predictor.statistics import ModelStatistics
 
 log = get_logger(__name__)
@@ -36,18 +40,34 @@ class ModelSpec:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that answers. digest: SHA-256 of its artifact, 64 hex digits."""
+    """A model that answers. digest: SHA-256 of its artifact, 64 hex digits. batching: how its requests are joined."""
 
     spec: ModelSpec
     digest: str
     runtime: Runtime
     statistics: ModelStatistics
+    batching: BatchingOptions = field(default_factory=BatchingOptions)
 
     @property
     def metadata(self) -> ModelMetadata:
         return self.runtime.metadata
+
+    @cached_property
+    def signature(self) -> Signature:
+        """What requests are checked against."""
+        return Signature(self.metadata)
+
+    @cached_property
+    def batcher(self) -> Batcher:
+        """The way of tensor requests to the runtime."""
+        return Batcher(self.spec.name, self.runtime, self.signature, self.statistics, self.batching)
+
+    async def unload(self) -> None:
+        """Give all memory back. What waits for the model still is refused."""
+        await self.batcher.close()
+        await self.runtime.unload()
 
 
 class ModelLoader:
@@ -71,6 +91,7 @@ class ModelLoader:
 
     async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
         """Raises the MeshError of whatever fails; then nothing of the model is left in memory."""
+        batching, options = split_options(spec.options)
         # Importing a library can take seconds: not on the event loop.
         runtime = await asyncio.to_thread(self._make_runtime, spec.model_format)
         progress = ProgressLog(spec.name)
@@ -88,7 +109,7 @@ class ModelLoader:
                 spec.version,
                 path,
                 digest,
-                spec.options,
+                options,
                 self._logs,
                 cache_dir=self._cache_dir,
                 may_run_code=self._may_run_code,
@@ -100,7 +121,7 @@ class ModelLoader:
         except BaseException:
             await runtime.unload()
             raise
-        return LoadedModel(spec, digest, runtime, ModelStatistics())
+        return LoadedModel(spec, digest, runtime, ModelStatistics(), batching)
 
     def _make_runtime(self, model_format: str) -> Runtime:
         try:

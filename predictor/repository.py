@@ -262,7 +262,7 @@ class ModelRepository:
             await asyncio.wait_for(use.idle.wait(), self._unload_timeout_s)
         except TimeoutError:
             log.warning("model_unloaded_in_use", model=model.spec.name, requests=use.count)
-        await model.runtime.unload()
+        await model.unload()
         log.info("model_unloaded", model=model.spec.name, version=model.spec.version)
 
     async def _set_state(self, entry: _Entry, state: ModelState, reason: str) -> None:
