@@ -77,9 +77,11 @@ Labels `model_name` and `version`, and those named here.
 | name | kind | further labels | what it is |
 |---|---|---|---|
 | `meshserve_model_ready` | gauge | | 1 when the model answers, else 0. |
-| `meshserve_inference_requests_total` | counter | `outcome` | Open Inference Protocol requests by outcome. |
+| `meshserve_inference_requests_total` | counter | `outcome` | OIP requests: success, fail, cancelled. |
 | `meshserve_inferences_total` | counter | | Inferences; a batch of n counts n. |
-| `meshserve_inference_seconds_total` | counter | `phase` | Seconds spent on requests by phase. |
+| `meshserve_inference_seconds_total` | counter | `phase` | Seconds of requests: queue, then the three of compute. |
+| `meshserve_batch_queue_requests` | gauge | | Requests that wait for the model. |
+| `meshserve_batch_rows` | histogram | | Rows that one execution of the model computed. |
 
 ## Language models
 

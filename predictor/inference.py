@@ -6,17 +6,22 @@ into a status. On a stream a bad request is answered with a message instead, and
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
+from google.protobuf.message import DecodeError
+
 from mesh import context
-from mesh.errors import MeshError
+from mesh.errors import InvalidInput, MeshError
 from mesh.logs import get_logger
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import Tensor, decode_request, encode_response
 from predictor.loader import LoadedModel
+from predictor.ordered_stream import answers_in_order
 from predictor.repository import ModelRepository
 from predictor.runtimes.base import Arrays, DecoupledRuntime, TensorSpec
+from predictor.statistics import ModelStatistics
 
 log = get_logger(__name__)
 
@@ -34,56 +39,98 @@ class Inference:
     async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
         """The one answer. Raises the MeshErrors of the contract's outcomes table."""
         async with self._repository.hold(request.model_name, request.model_version) as model:
-            with model.statistics.request() as watch:
-                inputs, outputs = _read(model, request)
-                watch.batch_size = model.signature.num_rows(inputs)
-                watch.inputs_read()
-                arrays = await model.batcher.infer(inputs, watch)
-                watch.inferred()
-                response = _respond(model, request, arrays, outputs)
-                watch.outputs_written()
-                return response
+            return await _infer(model, request)
 
     async def infer_stream(
         self, requests: AsyncIterator[oip.ModelInferRequest]
     ) -> AsyncGenerator[oip.ModelStreamInferResponse, None]:
-        """The answers to a stream of requests, in order; those of a decoupled model come as the model gives them."""
-        async for request in requests:
-            try:
-                async with aclosing(self._answers(request)) as answers:
-                    async for response in answers:
-                        yield oip.ModelStreamInferResponse(infer_response=response)
-            except Exception as error:  # one bad request must not end the stream for the others
-                yield oip.ModelStreamInferResponse(
-                    error_message=_sentence(error),
-                    infer_response=oip.ModelInferResponse(
-                        model_name=request.model_name, model_version=request.model_version, id=request.id
-                    ),
-                )
+        """The answers to a stream of requests, in order, with those of a decoupled model in the place of its request.
 
-    async def _answers(self, request: oip.ModelInferRequest) -> AsyncGenerator[oip.ModelInferResponse, None]:
-        async with self._repository.hold(request.model_name, request.model_version) as model:
-            marks_final = request.parameters[ASK_FINAL].bool_param if ASK_FINAL in request.parameters else False
-            if not isinstance(model.runtime, DecoupledRuntime):
-                response = await self.infer(request)
+        Requests are worked on side by side, so that they can be joined in batches.
+        """
+        try:
+            async with aclosing(answers_in_order(requests, self._answers)) as answers:
+                async for response in answers:
+                    yield response
+        except DecodeError as error:
+            raise InvalidInput(f"a request is malformed, or a string in it is not UTF-8: {error}") from None
+
+    async def _answers(self, request: oip.ModelInferRequest) -> AsyncGenerator[oip.ModelStreamInferResponse, None]:
+        try:
+            async with self._repository.hold(request.model_name, request.model_version) as model:
+                marks_final = ASK_FINAL in request.parameters and request.parameters[ASK_FINAL].bool_param
+                if model.decoupled is not None:
+                    answers = _infer_decoupled(model, model.decoupled, request, marks_final)
+                    async with aclosing(answers):
+                        async for response in answers:
+                            yield oip.ModelStreamInferResponse(infer_response=response)
+                    return
+                response = await _infer(model, request)
                 if marks_final:
                     response.parameters[IS_FINAL].bool_param = True
-                yield response
-                return
-            with model.statistics.request() as watch:
-                inputs, outputs = _read(model, request)
-                watch.inputs_read()
-                async with aclosing(model.runtime.infer_stream(inputs)) as answers:
-                    async for arrays in answers:
-                        response = _respond(model, request, arrays, outputs)
-                        if marks_final:
-                            response.parameters[IS_FINAL].bool_param = False
-                        yield response
-                watch.inferred()
-            if marks_final:
-                last = _empty_response(model, request)
-                last.parameters[IS_FINAL].bool_param = True
-                yield last
+                yield oip.ModelStreamInferResponse(infer_response=response)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this request was cancelled, but something that it waited for.
+            yield _error_message(request, "the request was cancelled on its way")
+        except Exception as error:  # one bad request must not end the stream for the others
+            yield _error_message(request, _sentence(error))
+
+
+async def _infer(model: LoadedModel, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+    with model.statistics.request() as watch:
+        inputs, outputs = _read(model, request)
+        watch.batch_size = model.signature.num_rows(inputs)
+        watch.inputs_read()
+        arrays = await model.batcher.infer(inputs, watch)
+        watch.inferred()
+        response = _respond(model, request, arrays, outputs)
+        watch.outputs_written()
+        return response
+
+
+async def _infer_decoupled(
+    model: LoadedModel, runtime: DecoupledRuntime, request: oip.ModelInferRequest, marks_final: bool
+) -> AsyncGenerator[oip.ModelInferResponse, None]:
+    statistics = model.statistics
+    with statistics.request() as watch:
+        inputs, outputs = _read(model, request)
+        watch.batch_size = model.signature.num_rows(inputs)
+        watch.inputs_read()
+        number = 0
+        started_ns = statistics.now_ns()
+        try:
+            async with aclosing(runtime.infer_stream(inputs)) as answers:
+                async for arrays in answers:
+                    inferred_ns = statistics.now_ns()
+                    response = _respond(model, request, arrays, outputs)
+                    if marks_final:
+                        response.parameters[IS_FINAL].bool_param = False
+                    _answered(statistics, number, started_ns, inferred_ns)
+                    yield response
+                    number += 1
+                    started_ns = statistics.now_ns()
+        except (asyncio.CancelledError, GeneratorExit):
+            statistics.answer(number).cancel.add(statistics.now_ns() - started_ns)
+            raise
+        except Exception:
+            statistics.answer(number).fail.add(statistics.now_ns() - started_ns)
+            raise
+        watch.inferred()
+        statistics.executed(watch.batch_size, watch.infer_ns)
+    if marks_final:
+        last = _empty_response(model, request)
+        last.parameters[IS_FINAL].bool_param = True
+        yield last
+
+
+def _answered(statistics: ModelStatistics, number: int, started_ns: int, inferred_ns: int) -> None:
+    answer, ended_ns = statistics.answer(number), statistics.now_ns()
+    answer.compute_infer.add(inferred_ns - started_ns)
+    answer.compute_output.add(ended_ns - inferred_ns)
+    answer.success.add(ended_ns - started_ns)
 
 
 def _read(model: LoadedModel, request: oip.ModelInferRequest) -> tuple[Arrays, Sequence[TensorSpec]]:
@@ -103,6 +150,11 @@ def _respond(
 
 def _empty_response(model: LoadedModel, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
     return oip.ModelInferResponse(model_name=model.spec.name, model_version=model.spec.version, id=request.id)
+
+
+def _error_message(request: oip.ModelInferRequest, sentence: str) -> oip.ModelStreamInferResponse:
+    names = oip.ModelInferResponse(model_name=request.model_name, model_version=request.model_version, id=request.id)
+    return oip.ModelStreamInferResponse(error_message=sentence, infer_response=names)
 
 
 def _sentence(error: Exception) -> str:

@@ -19,7 +19,7 @@ from mesh.logs import LogSettings, get_logger
 from mesh.storage import FetchProgress, fetch
 from predictor.batching import Batcher
 from predictor.batching_options import BatchingOptions, split_options
-from predictor.runtimes.base import ModelArtifact, ModelMetadata, OnHealth, Runtime
+from predictor.runtimes.base import DecoupledRuntime, ModelArtifact, ModelMetadata, OnHealth, Runtime
 from predictor.signature import Signature
 from predictor.statistics import ModelStatistics
 
@@ -63,6 +63,11 @@ class LoadedModel:
     def batcher(self) -> Batcher:
         """The way of tensor requests to the runtime."""
         return Batcher(self.spec.name, self.runtime, self.signature, self.statistics, self.batching)
+
+    @cached_property
+    def decoupled(self) -> DecoupledRuntime | None:
+        """The runtime, where it can answer one request with several."""
+        return self.runtime if isinstance(self.runtime, DecoupledRuntime) else None
 
     async def unload(self) -> None:
         """Give all memory back. What waits for the model still is refused."""

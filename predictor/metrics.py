@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from predictor.engine_metrics import engine_families
@@ -16,6 +16,7 @@ from predictor.loader import LoadedModel
 from predictor.repository import ModelRepository, ModelState
 
 _MODEL_LABELS = ("model_name", "version")
+_ROW_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class ModelCollector(Collector):
@@ -28,6 +29,7 @@ class ModelCollector(Collector):
         models = self._repository.loaded()
         yield self._readiness()
         yield from _inference_families(models)
+        yield from _batching_families(models)
         yield from engine_families(models)
 
     def describe(self) -> Iterable[Metric]:
@@ -44,18 +46,47 @@ class ModelCollector(Collector):
 def _inference_families(models: list[LoadedModel]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "meshserve_inference_requests",
-        "Open Inference Protocol requests by outcome.",
+        "Open Inference Protocol requests by outcome: success, fail, cancelled.",
         labels=(*_MODEL_LABELS, "outcome"),
     )
     rows = CounterMetricFamily("meshserve_inferences", "Inferences; a batch of n counts n.", labels=_MODEL_LABELS)
     seconds = CounterMetricFamily(
-        "meshserve_inference_seconds", "Seconds spent on requests by phase.", labels=(*_MODEL_LABELS, "phase")
+        "meshserve_inference_seconds",
+        "Seconds spent on requests by phase: queue, compute_input, compute_infer, compute_output.",
+        labels=(*_MODEL_LABELS, "phase"),
     )
     for model in models:
         labels, statistics = (model.spec.name, model.spec.version), model.statistics
-        requests.add_metric((*labels, "success"), statistics.success.count)
-        requests.add_metric((*labels, "fail"), statistics.fail.count)
+        for outcome in ("success", "fail", "cancelled"):
+            requests.add_metric((*labels, outcome), getattr(statistics, outcome).count)
         rows.add_metric(labels, statistics.inference_count)
+        seconds.add_metric((*labels, "queue"), statistics.queue.ns / 1e9)
         for phase in ("compute_input", "compute_infer", "compute_output"):
             seconds.add_metric((*labels, phase), getattr(statistics.phases, phase).ns / 1e9)
     yield from (requests, rows, seconds)
+
+
+def _batching_families(models: list[LoadedModel]) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "meshserve_batch_queue_requests", "Requests that wait for the model.", labels=_MODEL_LABELS
+    )
+    sizes = HistogramMetricFamily(
+        "meshserve_batch_rows", "Rows that one execution of the model computed.", labels=_MODEL_LABELS
+    )
+    for model in models:
+        labels = (model.spec.name, model.spec.version)
+        waiting.add_metric(labels, model.batcher.num_waiting)
+        # A copy: the event loop may add a size while the thread of the scrape counts.
+        executions = {
+            rows: phases.compute_infer.count for rows, phases in model.statistics.by_batch_size.copy().items()
+        }
+        buckets = [
+            (str(float(bound)), sum(count for rows, count in executions.items() if rows <= bound))
+            for bound in _ROW_BOUNDS
+        ]
+        sizes.add_metric(
+            labels,
+            [*buckets, ("+Inf", sum(executions.values()))],
+            sum_value=sum(rows * count for rows, count in executions.items()),
+        )
+    yield from (waiting, sizes)

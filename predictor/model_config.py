@@ -5,7 +5,7 @@ from __future__ import annotations
 from mesh.oip import open_inference_pb2 as oip
 from predictor.loader import LoadedModel
 from predictor.runtimes.base import ModelMetadata, TensorSpec
-from predictor.statistics import Duration, PhaseDurations
+from predictor.statistics import AnswerDurations, Duration, PhaseDurations
 
 # Triton's names for datatypes in a configuration; only BYTES is called otherwise.
 _CONFIG_NAMES = {"BYTES": "TYPE_STRING"}
@@ -27,6 +27,9 @@ def metadata_message(model: LoadedModel) -> oip.ModelMetadataResponse:
 def config_message(model: LoadedModel) -> oip.ModelConfig:
     """Triton's configuration: dimensions without the batch where the model has one."""
     metadata = model.metadata
+    batching = None
+    if model.batcher.is_joining:
+        batching = oip.ModelDynamicBatching(max_queue_delay_microseconds=model.batching.batching_delay_us)
     return oip.ModelConfig(
         name=model.spec.name,
         platform=metadata.platform,
@@ -46,12 +49,13 @@ def config_message(model: LoadedModel) -> oip.ModelConfig:
             for spec in metadata.outputs
         ],
         parameters={name: oip.ModelParameter(string_value=text) for name, text in metadata.parameters.items()},
+        dynamic_batching=batching,
         model_transaction_policy=oip.ModelTransactionPolicy(decoupled=metadata.is_decoupled),
     )
 
 
 def statistics_message(model: LoadedModel) -> oip.ModelStatistics:
-    """Counters since the model was loaded. There is no queue and no response cache in front of the model."""
+    """Counters since the model was loaded. There is no response cache in front of the model."""
     statistics = model.statistics
     phases = statistics.phases
     return oip.ModelStatistics(
@@ -63,11 +67,14 @@ def statistics_message(model: LoadedModel) -> oip.ModelStatistics:
         inference_stats=oip.InferStatistics(
             success=_duration(statistics.success),
             fail=_duration(statistics.fail),
+            queue=_duration(statistics.queue),
             compute_input=_duration(phases.compute_input),
             compute_infer=_duration(phases.compute_infer),
             compute_output=_duration(phases.compute_output),
         ),
         batch_stats=[_batch(size, phases) for size, phases in sorted(statistics.by_batch_size.items())],
+        memory_usage=[oip.MemoryUsage(type="CPU", byte_size=model.runtime.memory_bytes)],
+        response_stats={str(number): _answer(durations) for number, durations in statistics.by_answer.items()},
     )
 
 
@@ -77,6 +84,16 @@ def _batch(size: int, phases: PhaseDurations) -> oip.InferBatchStatistics:
         compute_input=_duration(phases.compute_input),
         compute_infer=_duration(phases.compute_infer),
         compute_output=_duration(phases.compute_output),
+    )
+
+
+def _answer(durations: AnswerDurations) -> oip.InferResponseStatistics:
+    return oip.InferResponseStatistics(
+        compute_infer=_duration(durations.compute_infer),
+        compute_output=_duration(durations.compute_output),
+        success=_duration(durations.success),
+        fail=_duration(durations.fail),
+        cancel=_duration(durations.cancel),
     )
 
 

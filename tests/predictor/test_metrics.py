@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,13 @@ async def test_inference_is_counted_for_every_model() -> None:
     assert samples["meshserve_inference_requests_total", "table,success,1"] == 1
     assert samples["meshserve_inference_requests_total", "table,fail,1"] == 0
     assert samples["meshserve_inferences_total", "table,1"] == 5
+    assert samples["meshserve_inference_requests_total", "table,cancelled,1"] == 0
     assert samples["meshserve_inference_seconds_total", "table,compute_infer,1"] > 0
+    assert samples["meshserve_inference_seconds_total", "table,queue,1"] >= 0
+    assert samples["meshserve_batch_queue_requests", "table,1"] == 0
+    assert samples["meshserve_batch_rows_bucket", "4.0,table,1"] == 0
+    assert samples["meshserve_batch_rows_bucket", "8.0,table,1"] == 1
+    assert samples["meshserve_batch_rows_sum", "table,1"] == 5
 
 
 async def test_a_model_that_is_not_loaded_is_shown_as_not_ready() -> None:
@@ -101,6 +108,7 @@ async def test_the_page_knows_every_family() -> None:
     await scraped.repository.load_all()
     page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 
-    names = {name for name, _ in scraped.samples() if name.startswith("meshserve_")}
+    samples = {name for name, _ in scraped.samples() if name.startswith("meshserve_")}
+    names = {re.sub("_(bucket|sum|count)$", "", name) for name in samples}
 
     assert {name for name in names if f"`{name}`" not in page} == set()

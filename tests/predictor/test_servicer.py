@@ -6,6 +6,7 @@ next request on the connection works.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ import pytest
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
 from mesh.tensors import DATATYPES, Tensor, decode_response, encode_request
-from mesh.testing import serve_in_process, serve_on_free_port
+from mesh.testing import eventually, serve_in_process, serve_on_free_port
 from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository
 from predictor.servicer import OpenInferenceServicer
@@ -45,6 +46,13 @@ async def repository_of(loader: FakeLoader) -> ModelRepository:
     repository = ModelRepository(specs, loader, on_change)
     await repository.load_all()
     return repository
+
+
+@asynccontextmanager
+async def serving_on_channel() -> AsyncIterator[grpc.aio.Channel]:
+    servicer = OpenInferenceServicer(await repository_of(FakeLoader()), "1.2.3")
+    async with serve_in_process((add_GRPCInferenceServiceServicer_to_server, servicer)) as channel:
+        yield channel
 
 
 @asynccontextmanager
@@ -201,7 +209,7 @@ async def test_outputs_come_in_the_order_asked_for() -> None:
         response = await served.stub.ModelInfer(request)
 
     assert [output.name for output in response.outputs] == ["int64_out", "fp32_out"]
-    assert list(response.outputs[0].shape) == [0, 2]
+    assert list(response.outputs[0].shape) == [1, 2]
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -255,6 +263,60 @@ async def test_a_stream_goes_on_after_a_bad_request() -> None:
     assert (again.error_message, again.infer_response.id) == ("", "d")
 
 
+async def test_requests_of_one_stream_run_side_by_side_and_are_answered_in_order() -> None:
+    async with serving() as served:
+        runtime = served.loader.runtimes["identity"]
+        runtime.gate = asyncio.Event()
+        call = served.stub.ModelStreamInfer()
+        for number in range(6):
+            await call.write(fp32([[number, 0]], id=str(number)))
+        await eventually(lambda: served.repository.get("identity").batcher.num_waiting == 5)
+        runtime.gate.set()
+        await call.done_writing()
+        answers = [response async for response in call]
+        [statistics] = (
+            await served.stub.ModelStatistics(oip.ModelStatisticsRequest(name="identity", version="1"))
+        ).model_stats
+
+    assert [answer.infer_response.id for answer in answers] == list("012345")
+    rows = [decode_response(answer.infer_response)["fp32_out"].array.tolist() for answer in answers]
+    assert rows == [[[float(number), 0.0]] for number in range(6)]
+    assert [batch.batch_size for batch in statistics.batch_stats] == [1, 5]
+    assert (statistics.inference_count, statistics.execution_count) == (6, 2)
+    assert statistics.inference_stats.queue.count == 6
+    assert statistics.inference_stats.queue.ns > 0
+
+
+async def test_cancelling_a_stream_cancels_what_runs() -> None:
+    async with serving() as served:
+        runtime = served.loader.runtimes["identity"]
+        runtime.gate = asyncio.Event()
+        model = served.repository.get("identity")
+        call = served.stub.ModelStreamInfer()
+        for _ in range(3):
+            await call.write(fp32())
+        await eventually(lambda: model.batcher.num_waiting == 2)
+
+        call.cancel()
+
+        await eventually(lambda: (model.batcher.num_waiting, model.batcher.num_running) == (0, 0))
+        assert model.statistics.cancelled.count == 3
+
+
+async def test_a_malformed_message_in_a_stream_is_the_client_s_fault() -> None:
+    async with serving_on_channel() as channel:
+        call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(
+            iter([fp32(id="a").SerializeToString(), b"\xff\xff\xff"])
+        )
+        first = oip.ModelStreamInferResponse.FromString(await call.read())
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await call.read()
+
+    assert first.infer_response.id == "a"
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "malformed" in (refusal.value.details() or "")
+
+
 def countdown(num_answers: int, *, asks_final: bool = False) -> oip.ModelInferRequest:
     request = oip.ModelInferRequest(model_name="countdown", id="n")
     if asks_final:
@@ -266,6 +328,11 @@ def countdown(num_answers: int, *, asks_final: bool = False) -> oip.ModelInferRe
 async def test_a_decoupled_model_answers_as_often_as_it_likes() -> None:
     async with serving() as served:
         assert len(await served.stream(countdown(3), countdown(0), countdown(1))) == 4
+        [statistics] = (await served.stub.ModelStatistics(oip.ModelStatisticsRequest(name="countdown"))).model_stats
+
+    answers = statistics.response_stats
+    assert {number: answers[number].success.count for number in answers} == {"0": 2, "1": 1, "2": 1}
+    assert statistics.execution_count == 3
 
 
 async def test_the_last_answer_is_marked_when_the_client_asks() -> None:
@@ -306,6 +373,7 @@ async def test_health_and_metadata() -> None:
     assert (config.name, config.max_batch_size, config.model_transaction_policy.decoupled) == ("countdown", 8, True)
     assert list(config.input[0].dims) == [2]
     assert config.input[-1].data_type == oip.TYPE_STRING
+    assert config.HasField("dynamic_batching")
 
 
 async def test_statistics_count_what_ran() -> None:
@@ -322,6 +390,7 @@ async def test_statistics_count_what_ran() -> None:
     assert statistics.inference_stats.success.ns >= statistics.inference_stats.compute_infer.ns > 0
     assert [batch.batch_size for batch in statistics.batch_stats] == [2]
     assert statistics.last_inference > 0
+    assert [(memory.type, memory.byte_size) for memory in statistics.memory_usage] == [("CPU", 1000)]
     assert [model.name for model in every.model_stats] == ["identity", "countdown"]
 
 
