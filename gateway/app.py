@@ -45,6 +45,7 @@ def build_app(
         routes,
         recorder=recorder,
         max_body_bytes=settings.max_body_bytes,
+        compress_min_bytes=settings.compress_min_bytes,
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
         max_concurrent_requests=settings.max_concurrent_requests,

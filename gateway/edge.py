@@ -1,8 +1,9 @@
 """The edge of HTTP, around every route: what is true for each request, whatever protocol it speaks.
 
-In this order: the request's id and deadline, the span, the body within its limit, then the handler, which is cancelled
-when its client goes away; last the status, into the span, the metrics and the prediction log. It is plain ASGI, since
-it must see the body and the disconnect before any handler does.
+In this order: the request's id and deadline, the span, the body within its limit and unpacked, then the handler, which
+is cancelled when its client goes away; last the status, into the span, the metrics and the prediction log. It is plain
+ASGI, since it must see the body and the disconnect before any handler does. What goes back is packed when the client
+asks (gateway/answer.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.answer import Answer
+from gateway.content_coding import coding_of, unpack
 from gateway.exchange import Exchange, Recorder
+from gateway.rest.bodies import BODY, Body
 from gateway.rest.errors import error_response, protocol_of
 from mesh import context, tracing
 from mesh.errors import (
@@ -42,6 +46,8 @@ UNKNOWN_ROUTE = "_unknown"
 
 # Beyond the deadline, in which the next hop's own DEADLINE_EXCEEDED should come: for a client that has stopped reading.
 _DEADLINE_SLACK_S = 2.0
+# Unpacking this much is quicker than a thread's hand-over; zlib leaves the interpreter to others only in a thread.
+_UNPACK_INLINE_BYTES = 1 << 12
 
 
 class Edge:
@@ -53,6 +59,7 @@ class Edge:
         *,
         recorder: Recorder,
         max_body_bytes: int,
+        compress_min_bytes: int,
         body_timeout_s: float,
         request_timeout_s: float,
         max_concurrent_requests: int,
@@ -60,6 +67,7 @@ class Edge:
         self._app = app
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
+        self._compress_min_bytes = compress_min_bytes
         self._body_timeout_s = body_timeout_s
         self._request_timeout_s = request_timeout_s
         self._max_concurrent_requests = max_concurrent_requests
@@ -71,7 +79,7 @@ class Edge:
         request_id = context.request_id_from(headers.get(context.REQUEST_ID_HEADER))
         timeout_s, timeout_error = self._timeout_s(headers.get(TIMEOUT_HEADER))
         request = context.RequestContext(request_id, time.monotonic() + timeout_s)
-        answer = _Answer(send, request_id)
+        answer = Answer(send, request_id, headers.get("accept-encoding"), self._compress_min_bytes)
         with (
             context.bind(request),
             _span(scope, headers, request_id) as span,
@@ -88,31 +96,44 @@ class Edge:
             finally:
                 _settle(scope, span, exchange, answer)
 
-    async def _handle(self, scope: Scope, headers: Headers, receive: Receive, answer: _Answer) -> None:
+    async def _handle(self, scope: Scope, headers: Headers, receive: Receive, answer: Answer) -> None:
         if self._recorder.in_flight > self._max_concurrent_requests:
             raise Overloaded(f"{self._max_concurrent_requests} requests are in flight, and that is the limit")
-        body = await self._read_body(headers, receive)
+        coding = coding_of(headers.get("content-encoding"))
+        scope[BODY] = await self._read_body(headers, receive)
         async with _cancelled_on_disconnect(receive, answer):
-            await self._app(scope, _replay(body), answer.send)
+            if coding is not None and scope[BODY]:
+                await self._unpack(scope, coding)
+            await self._app(scope, _replay(scope), answer.send)
 
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _unpack(self, scope: Scope, coding: str) -> None:
+        body = scope.pop(BODY)
+        if len(body) <= _UNPACK_INLINE_BYTES:
+            scope[BODY] = unpack(coding, body, self._max_body_bytes)
+        else:
+            scope[BODY] = await asyncio.to_thread(unpack, coding, body, self._max_body_bytes)
+
+    async def _read_body(self, headers: Headers, receive: Receive) -> Body:
         """The whole body. Raises MessageTooLarge as soon as that is known, DeadlineExceeded for a slow client."""
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._max_body_bytes:
             raise self._too_large()
-        chunks, size_bytes = [], 0
+        body = bytearray()
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientCancelled("the client went away before its request was complete")
-                    chunks.append(message.get("body", b""))
-                    size_bytes += len(chunks[-1])
-                    if size_bytes > self._max_body_bytes:
+                    chunk: bytes = message.get("body", b"")
+                    if len(body) + len(chunk) > self._max_body_bytes:
                         raise self._too_large()
+                    if not message.get("more_body", False) and not body:
+                        return chunk
+                    # Grows in place: a list of chunks, joined, would take twice the memory.
+                    body += chunk
                     if not message.get("more_body", False):
-                        return b"".join(chunks)
+                        return body
         except TimeoutError:
             raise SlowBody(f"the body did not arrive within {self._body_timeout_s:g} s") from None
 
@@ -131,7 +152,7 @@ class Edge:
         sentence = f"{TIMEOUT_HEADER} must be a number of seconds above 0 and at most {MAX_TIMEOUT_S:g}"
         return self._request_timeout_s, InvalidInput(sentence, field=TIMEOUT_HEADER)
 
-    async def _answer_error(self, error: Exception, exchange: Exchange, answer: _Answer) -> None:
+    async def _answer_error(self, error: Exception, exchange: Exchange, answer: Answer) -> None:
         if isinstance(error, TimeoutError):
             error = DeadlineExceeded("the request's time ran out")
         elif not isinstance(error, MeshError):
@@ -139,7 +160,7 @@ class Edge:
             error = Internal(f"internal error; the logs have it under request id {exchange.request_id}")
         exchange.fail(error)
         # With the status line out, all that is left is to end the connection, which the server does.
-        if not answer.status and not isinstance(error, ClientCancelled):
+        if not answer.has_begun and not isinstance(error, ClientCancelled):
             response = error_response(exchange.protocol, error)
             if isinstance(error, SlowBody):
                 response.headers["connection"] = "close"  # what may still come of the body is nobody's
@@ -154,26 +175,8 @@ class SlowBody(DeadlineExceeded):
         return 408
 
 
-class _Answer:
-    """What goes back to the client: adds the request's id, and remembers the status."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self.status = 0
-        self.is_complete = False
-        self._send = send
-        self._request_id = (context.REQUEST_ID_HEADER.encode(), request_id.encode())
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), self._request_id]
-        elif not message.get("more_body", False):
-            self.is_complete = True
-        await self._send(message)
-
-
 @asynccontextmanager
-async def _cancelled_on_disconnect(receive: Receive, answer: _Answer) -> AsyncIterator[None]:
+async def _cancelled_on_disconnect(receive: Receive, answer: Answer) -> AsyncIterator[None]:
     """Cancel the block when the client closes its connection; raises ClientCancelled then."""
     handler = asyncio.current_task()
     is_gone = False
@@ -199,13 +202,13 @@ async def _cancelled_on_disconnect(receive: Receive, answer: _Answer) -> AsyncIt
         watcher.cancel()
 
 
-def _replay(body: bytes) -> Receive:
-    """A `receive` that gives the body once; what comes after it is the edge's to watch."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _replay(scope: Scope) -> Receive:
+    """A `receive` that gives the body once, if no handler took it; what comes after it is the edge's to watch."""
 
     async def receive() -> Message:
-        if messages:
-            return messages.pop()
+        body = scope.pop(BODY, None)
+        if body is not None:
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
         return await _no_receive()
 
     return receive
@@ -235,7 +238,7 @@ def _span(scope: Scope, headers: Headers, request_id: str) -> Iterator[trace.Spa
         yield span
 
 
-def _settle(scope: Scope, span: trace.Span, exchange: Exchange, answer: _Answer) -> None:
+def _settle(scope: Scope, span: trace.Span, exchange: Exchange, answer: Answer) -> None:
     """Route and status, into the exchange and the span."""
     route = scope.get("route")
     exchange.route = getattr(route, "path", UNKNOWN_ROUTE)

@@ -6,7 +6,7 @@ A predictor that does not know the model does not count against one that does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import grpc.aio
 
@@ -20,6 +20,7 @@ from mesh.view import MeshView
 
 # (channel, seconds) → the RPC
 Call = Callable[[grpc.aio.Channel, float], Awaitable[object]]
+Parameters = Mapping[str, oip.ModelRepositoryParameter]
 
 
 class RepositoryControl:
@@ -29,16 +30,16 @@ class RepositoryControl:
         self._view = view
         self._request_timeout_s = request_timeout_s
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, parameters: Parameters | None = None) -> None:
         """Load the model wherever it may run. Raises NotFound when no predictor knows it."""
-        request = oip.RepositoryModelLoadRequest(model_name=name)
+        request = oip.RepositoryModelLoadRequest(model_name=name, parameters=parameters)
         await self._tell_all(
             lambda channel, timeout_s: GRPCInferenceServiceStub(channel).RepositoryModelLoad(request, timeout=timeout_s)
         )
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, parameters: Parameters | None = None) -> None:
         """Unload the model wherever it runs. Raises NotFound when no predictor knows it."""
-        request = oip.RepositoryModelUnloadRequest(model_name=name)
+        request = oip.RepositoryModelUnloadRequest(model_name=name, parameters=parameters)
         await self._tell_all(
             lambda channel, timeout_s: GRPCInferenceServiceStub(channel).RepositoryModelUnload(
                 request, timeout=timeout_s

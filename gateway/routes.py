@@ -15,6 +15,8 @@ from gateway.rest.sse import exchange_of
 from gateway.rest.v1 import V1Routes
 from gateway.rest.v2 import V2Routes
 from gateway.rest.v2_generate import V2GenerateRoutes
+from gateway.rest.v2_infer import V2InferRoutes
+from gateway.rest.v2_triton import TritonRoutes
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -22,11 +24,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Route]:
     """The routes, the ones that requests take most often first."""
     openai, v1 = OpenAIRoutes(dataplane), V1Routes(dataplane)
-    v2, v2_generate = V2Routes(dataplane, repository), V2GenerateRoutes(dataplane)
+    v2, v2_infer, v2_generate = V2Routes(dataplane, repository), V2InferRoutes(dataplane), V2GenerateRoutes(dataplane)
     return [
         _post("/v1/chat/completions", _prediction(openai.chat_completions)),
         _post("/v1/completions", _prediction(openai.completions)),
-        *_of_model("POST", "/infer", _prediction(v2.infer)),
+        *_of_model("POST", "/infer", _prediction(v2_infer.infer)),
         *_of_model("POST", "/generate", _prediction(v2_generate.generate)),
         *_of_model("POST", "/generate_stream", _prediction(v2_generate.generate_stream)),
         _post("/v1/models/{model}:predict", _prediction(v1.predict)),
@@ -36,6 +38,8 @@ def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Ro
         _get("/v2", v2.metadata),
         _get("/v2/health/live", v2.live),
         _get("/v2/health/ready", v2.ready),
+        _get("/v2/models", v2.list_models),
+        _get("/v2/models/stats", v2.all_statistics),
         *_of_model("GET", "", v2.model_metadata),
         *_of_model("GET", "/ready", v2.model_ready),
         *_of_model("GET", "/config", v2.model_config),
@@ -43,7 +47,27 @@ def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Ro
         _post("/v2/repository/index", v2.repository_index),
         _post("/v2/repository/models/{model}/load", v2.load),
         _post("/v2/repository/models/{model}/unload", v2.unload),
+        *_triton_routes(),
+        _get("/", v1.alive),
     ]
+
+
+def _triton_routes() -> list[Route]:
+    triton = TritonRoutes()
+    routes = [
+        Route(path, handler, methods=["GET", "POST"])
+        for path, handler in (
+            ("/v2/logging", triton.log_settings),
+            ("/v2/trace/setting", triton.trace_settings),
+            ("/v2/models/{model}/trace/setting", triton.trace_settings),
+        )
+    ]
+    for kind in ("system", "cuda"):
+        for path in (f"/v2/{kind}sharedmemory", f"/v2/{kind}sharedmemory/region/{{region}}"):
+            routes.append(_get(f"{path}/status", triton.shared_memory_status))
+            routes.append(_post(f"{path}/unregister", triton.shared_memory))
+        routes.append(_post(f"/v2/{kind}sharedmemory/region/{{region}}/register", triton.shared_memory))
+    return routes
 
 
 def _get(path: str, handler: Handler) -> Route:

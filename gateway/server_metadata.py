@@ -5,7 +5,14 @@ from __future__ import annotations
 from mesh.oip import open_inference_pb2 as oip
 from mesh.version import software_version
 
-EXTENSIONS = ("model_repository", "model_configuration", "statistics", "generate", "model_stream_infer")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_repository",
+    "model_configuration",
+    "statistics",
+    "generate",
+    "model_stream_infer",
+)
 
 
 def server_metadata() -> oip.ServerMetadataResponse:

@@ -20,7 +20,13 @@ class GatewaySettings(ServiceSettings):
     )
     balancing: str = Field("least_loaded", description="Policy that picks a replica of the next hop.")
     max_body_bytes: int = Field(
-        32 << 20, ge=1 << 10, le=2**31 - 1, description="Largest HTTP request body, in bytes; more is 413."
+        32 << 20,
+        ge=1 << 10,
+        le=2**31 - 1,
+        description="Largest HTTP request body, in bytes, also after unpacking; more is 413.",
+    )
+    compress_min_bytes: int = Field(
+        4096, ge=1, le=2**31 - 1, description="Smallest HTTP answer that is packed for a client that asks for gzip."
     )
     body_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Seconds that a client may take to send an HTTP request's body."

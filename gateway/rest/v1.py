@@ -17,13 +17,14 @@ from gateway.exchange import Exchange
 from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
 from gateway.rest.merging import merged
+from gateway.rest.non_finite import allows_non_finite
 from gateway.rest.openai_messages import Conversation
 from gateway.rest.sampling import sampling_from_json
-from gateway.rest.v1_instances import instances_of, is_columnar, outputs_of, predictions_of, tensors_of
+from gateway.rest.v1_instances import add_inputs, instances_of, is_columnar, outputs_of, predictions_of, tensors_of
 from gateway.rest.validation import validated
 from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
-from mesh.tensors import decode_response, encode_request
+from mesh.tensors import decode_response
 from mesh.v1 import explain_pb2
 from mesh.v1 import language_model_pb2 as lm
 
@@ -41,20 +42,22 @@ class V1Routes:
         """POST /v1/models/{model}:predict"""
         exchange = sse.exchange_of(request)
         deployment = self._dataplane.deployment(request.path_params["model"], exchange)
-        body = await bodies.read_object(request)
+        non_finite = allows_non_finite(deployment)
+        body = await bodies.read_object(request, non_finite=non_finite)
         if is_language_model(deployment):
             return json_response({"predictions": await self._texts(deployment.name, body, exchange)})
         infer = await self._infer_request(deployment.name, body)
         outputs = decode_response(await self._dataplane.infer(infer, exchange))
         if is_columnar(body):
-            return json_response({"outputs": outputs_of(outputs)})
-        return json_response({"predictions": predictions_of(outputs, len(instances_of(body)))})
+            return json_response({"outputs": outputs_of(outputs, non_finite=non_finite)})
+        predictions = predictions_of(outputs, len(instances_of(body)), non_finite=non_finite)
+        return json_response({"predictions": predictions})
 
     async def explain(self, request: Request) -> Response:
         """POST /v1/models/{model}:explain"""
         exchange = sse.exchange_of(request)
         deployment = self._dataplane.deployment(request.path_params["model"], exchange)
-        body = await bodies.read_object(request)
+        body = await bodies.read_object(request, non_finite=allows_non_finite(deployment))
         method = body.get("method", "")
         if not isinstance(method, str):
             raise InvalidInput("'method' must be a string", field="method")
@@ -72,10 +75,14 @@ class V1Routes:
             {"explanations": [_explanation(one) for response in responses for one in response.explanations]}
         )
 
+    async def alive(self, _request: Request) -> Response:
+        """GET /: how KServe's client asks of V1 whether the server lives."""
+        return json_response({"status": "alive"})
+
     async def _infer_request(self, name: str, body: dict[str, Json]) -> oip.ModelInferRequest:
         metadata = await self._dataplane.metadata(name)
         request = oip.ModelInferRequest(model_name=name)
-        encode_request(request, tensors_of(body, metadata), raw=True)
+        add_inputs(request, tensors_of(body, metadata))
         return request
 
     async def _texts(self, name: str, body: dict[str, Json], exchange: Exchange) -> list[str]:

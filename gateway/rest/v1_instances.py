@@ -1,20 +1,28 @@
 """V1's `instances` and `inputs` as tensors, and outputs as `predictions`, by what the model says of itself.
 
 `instances` has an element per row: a value, or for several inputs an object of values by input. `inputs` as an object
-has whole columns by input; as a list it is another word for `instances` (KServe's way).
+has whole columns by input; as a list it is another word for `instances` (KServe's way). Bytes that are no text are
+{"b64": …} both ways (TensorFlow Serving's).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import binascii
+from collections.abc import Mapping
+
+import numpy as np
 
 from gateway.rest.bodies import Json
-from gateway.rest.tensor_json import array_from_json, flatten, tensor_to_json
+from gateway.rest.infer_wire import RawTensor
+from gateway.rest.tensor_json import flatten, pack_bytes, raw_from_json, with_non_finite
 from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
-from mesh.tensors import Array, Tensor, datatype_named
+from mesh.tensors import Array, Tensor, datatype_named, element_count
 
 TensorMetadata = oip.ModelMetadataResponse.TensorMetadata
+
+_B64 = {"b64"}
 
 
 def instances_of(body: dict[str, Json]) -> list[Json]:
@@ -30,7 +38,7 @@ def is_columnar(body: dict[str, Json]) -> bool:
     return "instances" not in body and isinstance(body.get("inputs"), dict)
 
 
-def tensors_of(body: dict[str, Json], metadata: oip.ModelMetadataResponse) -> list[Tensor]:
+def tensors_of(body: dict[str, Json], metadata: oip.ModelMetadataResponse) -> list[RawTensor]:
     """The inputs of the model. Raises InvalidInput for unknown or missing inputs and for data that does not fit."""
     columns = body["inputs"] if is_columnar(body) else _columns(instances_of(body), metadata)
     known = {tensor.name: tensor for tensor in metadata.inputs}
@@ -43,26 +51,34 @@ def tensors_of(body: dict[str, Json], metadata: oip.ModelMetadataResponse) -> li
     return [_tensor(known[name], column) for name, column in columns.items()]
 
 
-def predictions_of(tensors: Mapping[str, Tensor], num_instances: int) -> Json:
+def add_inputs(request: oip.ModelInferRequest, tensors: list[RawTensor]) -> None:
+    """Add `tensors` to a message."""
+    for tensor in tensors:
+        request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        request.raw_input_contents.append(bytes(tensor.raw))
+
+
+def predictions_of(tensors: Mapping[str, Tensor], num_instances: int, *, non_finite: bool = False) -> Json:
     """A list with an element per instance: the value of the only output, or an object of values by output.
 
-    Outputs that have no row per instance come whole, by name.
+    Outputs that have no row per instance come whole, by name. Arrays are numpy's, for the JSON library to write; what
+    is not finite becomes null, or with `non_finite` its name.
     """
-    columns = {name: _nested(tensor) for name, tensor in tensors.items()}
     if any(tensor.array.shape[:1] != (num_instances,) for tensor in tensors.values()):
-        return columns
-    if len(columns) == 1:
-        return next(iter(columns.values()))
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return outputs_of(tensors, non_finite=non_finite)
+    if len(tensors) == 1:
+        return _whole(next(iter(tensors.values())), non_finite=non_finite)
+    columns = [[_written(row, non_finite=non_finite) for row in _writable(tensor)] for tensor in tensors.values()]
+    return [dict(zip(tensors, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def outputs_of(tensors: Mapping[str, Tensor]) -> Json:
+def outputs_of(tensors: Mapping[str, Tensor], *, non_finite: bool = False) -> Json:
     """Whole columns by output, for requests that were columnar."""
-    return {name: _nested(tensor) for name, tensor in tensors.items()}
+    return {name: _whole(tensor, non_finite=non_finite) for name, tensor in tensors.items()}
 
 
 def _columns(instances: list[Json], metadata: oip.ModelMetadataResponse) -> dict[str, Json]:
-    if isinstance(instances[0], dict):
+    if isinstance(instances[0], dict) and not _is_only_bytes(instances[0], metadata):
         names = list(instances[0])
         if not all(isinstance(one, dict) and list(one) == names for one in instances):
             raise InvalidInput("all instances must have the same inputs, in the same order", field="instances")
@@ -76,25 +92,63 @@ def _columns(instances: list[Json], metadata: oip.ModelMetadataResponse) -> dict
     return {metadata.inputs[0].name: instances}
 
 
-def _tensor(described: TensorMetadata, column: Json) -> Tensor:
+def _is_only_bytes(instance: dict[str, Json], metadata: oip.ModelMetadataResponse) -> bool:
+    """Whether the object is a value, {"b64": …}, rather than one of values by input."""
+    return set(instance) == _B64 and all(tensor.name != "b64" for tensor in metadata.inputs)
+
+
+def _tensor(described: TensorMetadata, column: Json) -> RawTensor:
+    name = described.name
     if not isinstance(column, list):
-        raise InvalidInput(f"input '{described.name}' must be a list", field=described.name)
-    datatype = datatype_named(described.datatype, described.name)
-    _, shape = flatten(column, described.name)
-    array: Array = array_from_json(column, datatype, shape, described.name)
-    return Tensor(described.name, datatype.name, array)
+        raise InvalidInput(f"input '{name}' must be a list", field=name)
+    datatype = datatype_named(described.datatype, name)
+    values, shape = flatten(column, name)
+    if datatype.name == "BYTES" and any(isinstance(value, dict) for value in values):
+        element_count(shape, datatype, name)
+        return RawTensor(name, datatype.name, shape, pack_bytes([_element(value, name) for value in values]))
+    return RawTensor(name, datatype.name, shape, raw_from_json(values, datatype, shape, name))
 
 
-def _nested(tensor: Tensor) -> Json:
-    """The values as nested lists; bytes as strings, what is not finite as null."""
-    data = tensor_to_json(tensor)["data"]
-    values = data if isinstance(data, list) else data.tolist()
-    return _folded(values, tensor.array.shape)
+def _element(value: Json, name: str) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    encoded = value.get("b64") if isinstance(value, dict) and set(value) == _B64 else None
+    if not isinstance(encoded, str):
+        raise InvalidInput(f"input '{name}' takes strings, and {{\"b64\": string}} for bytes", field=name)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput(f"input '{name}' has a b64 that is not base64", field=name) from None
 
 
-def _folded(values: list[Json], shape: Sequence[int]) -> Json:
-    if not shape:
-        return values[0]
-    for size in reversed(shape[1:]):
-        values = [values[start : start + size] for start in range(0, len(values), size)] if size else [[]] * shape[0]
-    return values
+def _whole(tensor: Tensor, *, non_finite: bool) -> Json:
+    return _written(_writable(tensor), non_finite=non_finite)
+
+
+def _writable(tensor: Tensor) -> Json:
+    """The values as an array of numbers, or as nested lists of strings."""
+    if tensor.datatype != "BYTES":
+        return np.ascontiguousarray(tensor.array).reshape(tensor.array.shape)
+    return _strings(tensor.array.tolist())
+
+
+def _strings(values: Json) -> Json:
+    if isinstance(values, list):
+        return [_strings(value) for value in values]
+    try:
+        return values.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(values).decode()}
+
+
+def _written(values: Json, *, non_finite: bool) -> Json:
+    """A form that the JSON library takes: it knows arrays, but none of rank 0 and none that are not finite."""
+    if not isinstance(values, np.ndarray | np.generic):
+        return values
+    array: Array = np.asarray(values)
+    is_odd = array.dtype.kind == "f" and not np.isfinite(array).all()
+    if is_odd and non_finite:
+        return with_non_finite(array)
+    if array.ndim:
+        return array
+    return None if is_odd else array[()]

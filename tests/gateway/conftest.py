@@ -33,6 +33,11 @@ DEPLOYMENTS = [
         "predictor": {"model_format": "sklearn", "storage_uri": "file:///echo"},
         "explainer": {"method": "shapley"},
     },
+    {
+        "name": "loose",
+        "predictor": {"model_format": "sklearn", "storage_uri": "file:///loose"},
+        "labels": {"json-non-finite": "allow"},
+    },
     {"name": "pair", "predictor": {"model_format": "sklearn", "storage_uri": "file:///pair"}},
     {"name": "absent", "predictor": {"model_format": "sklearn", "storage_uri": "file:///absent"}},
 ]
@@ -92,7 +97,7 @@ async def fake_mesh(
             serve_on_free_port((add_ExplainServiceServicer_to_server, explainer))
         )
         endpoints = folder / "endpoints.yaml"
-        served = {"address": predictor, "models": ["chat", "echo", "pair"]}
+        served = {"address": predictor, "models": ["chat", "echo", "loose", "pair"]}
         endpoints.write_text(
             yaml.safe_dump({"endpoints": {"predictor": [served], "explainer": [explains]}, "deployments": DEPLOYMENTS})
         )

@@ -27,6 +27,7 @@ class FakeInference(GRPCInferenceServiceServicer):
 
     requests: list[oip.ModelInferRequest] = field(default_factory=list)
     metadata_calls: int = 0
+    load_requests: list[oip.RepositoryModelLoadRequest] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     unloaded: list[str] = field(default_factory=list)
 
@@ -80,6 +81,7 @@ class FakeInference(GRPCInferenceServiceServicer):
     ) -> oip.RepositoryModelLoadResponse:
         if request.model_name == "pair":
             raise NotFound("model 'pair' is not in the repository")
+        self.load_requests.append(request)
         self.loaded.append(request.model_name)
         return oip.RepositoryModelLoadResponse(model_name=request.model_name, isLoaded=True)
 

@@ -62,6 +62,7 @@ async def test_bug_in_a_handler_is_a_500_that_names_the_request_only() -> None:
         broken,
         recorder=Recorder([finished.append], max_payload_bytes=100),
         max_body_bytes=1000,
+        compress_min_bytes=4096,
         body_timeout_s=1,
         request_timeout_s=5,
         max_concurrent_requests=8,

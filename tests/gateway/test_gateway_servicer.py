@@ -46,7 +46,7 @@ async def test_index_is_of_the_mesh(door: Door) -> None:
         ("absent", "1", "UNAVAILABLE"),
         ("chat", "1", "READY"),
     ]
-    assert [model.name for model in ready.models] == ["chat", "echo", "pair"]
+    assert [model.name for model in ready.models] == ["chat", "echo", "loose", "pair"]
 
 
 async def test_load_and_unload_in_both_dialects(door: Door) -> None:
@@ -84,7 +84,7 @@ async def test_statistics_of_one_model_and_of_all(door: Door) -> None:
     everything = await stub.ModelStatistics(oip.ModelStatisticsRequest(), timeout=5)
 
     assert [model.name for model in one.model_stats] == ["echo"]
-    assert [model.name for model in everything.model_stats] == ["chat", "echo", "pair"]
+    assert [model.name for model in everything.model_stats] == ["chat", "echo", "loose", "pair"]
 
 
 async def test_shared_memory_is_empty_and_cannot_be_had(door: Door) -> None:

@@ -202,9 +202,10 @@ async def test_logit_bias_and_penalties_reach_the_model(client: openai.AsyncOpen
 
 
 async def test_models(client: openai.AsyncOpenAI, door: Door) -> None:
-    assert [model.id async for model in client.models.list()] == ["absent", "chat", "echo", "pair"]
+    assert [model.id async for model in client.models.list()] == ["absent", "chat", "echo", "loose", "pair"]
     assert (await client.models.retrieve("chat")).owned_by == "meshserve"
-    assert (await door.http.get("/v1/models?format=v1")).json() == {"models": ["absent", "chat", "echo", "pair"]}
+    by_name = (await door.http.get("/v1/models?format=v1")).json()
+    assert by_name == {"models": ["absent", "chat", "echo", "loose", "pair"]}
     ready = (await door.http.get("/v1/models/echo")).json()
     assert (ready["name"], ready["ready"], ready["object"]) == ("echo", True, "model")
     assert (await door.http.get("/v1/models/absent")).json()["ready"] is False

@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.rest.tensor_json import parameters_from_json, parameters_to_json, tensor_from_json, tensor_to_json
+from gateway.rest.bodies import json_bytes
+from gateway.rest.tensor_json import (
+    parameters_from_json,
+    parameters_to_json,
+    raw_from_json,
+    tensor_from_json,
+    tensor_to_json,
+)
 from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
-from mesh.tensors import Tensor, decode_response, encode_response
+from mesh.tensors import DATATYPES, Tensor, decode_response
+
+# What a JSON parser gives for one element.
+ANY_SCALAR = st.one_of(
+    st.booleans(),
+    st.none(),
+    st.text(max_size=3),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([65519.0, 65520.0, 3.3961775e38, 3.3961776e38, 3.4028235e38, 3.4028236e38, 255, 256, -128, -129]),
+)
 
 
 def entry(datatype: str, data: Any, shape: Any = None) -> dict[str, Any]:
     return {"name": "x", "datatype": datatype, "shape": [len(data)] if shape is None else shape, "data": data}
 
 
+def decoded(datatype: str, data: Any, shape: Any = None) -> Tensor:
+    """JSON → raw → protobuf → tensor."""
+    raw = tensor_from_json(entry(datatype, data, shape), 0)
+    response = oip.ModelInferResponse(raw_output_contents=[bytes(raw.raw)])
+    response.outputs.add(name=raw.name, datatype=raw.datatype, shape=raw.shape)
+    return decode_response(response)["x"]
+
+
 def through_the_wire(datatype: str, data: Any, shape: Any = None) -> Any:
-    """JSON → tensor → protobuf → tensor → JSON."""
-    response = oip.ModelInferResponse()
-    encode_response(response, [tensor_from_json(entry(datatype, data, shape), 0)], raw=True)
-    written = tensor_to_json(decode_response(response)["x"])
+    """JSON → raw → protobuf → tensor → JSON."""
+    written = tensor_to_json(decoded(datatype, data, shape))
     return orjson.loads(orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY))["data"]
 
 
@@ -74,15 +99,15 @@ def test_doubles_come_back_to_the_bit(values: list[float]) -> None:
 def test_nested_and_flat_data_mean_the_same(rows: int, columns: int, depth: int) -> None:
     array = np.arange(rows * columns * depth).reshape(rows, columns, depth)
 
-    nested = tensor_from_json(entry("INT64", array.tolist(), list(array.shape)), 0).array
-    flat = tensor_from_json(entry("INT64", array.ravel().tolist(), list(array.shape)), 0).array
+    nested = decoded("INT64", array.tolist(), list(array.shape)).array
+    flat = decoded("INT64", array.ravel().tolist(), list(array.shape)).array
 
     assert np.array_equal(nested, array)
     assert np.array_equal(flat, array)
 
 
 def test_empty_batch_is_allowed() -> None:
-    assert tensor_from_json(entry("FP32", [], [0, 4]), 0).array.shape == (0, 4)
+    assert decoded("FP32", [], [0, 4]).array.shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +137,7 @@ def test_empty_batch_is_allowed() -> None:
         (entry("BYTES", [1]), "takes strings"),
         (entry("FP32", [1e300]), "cannot hold"),
         (entry("FP16", [70000]), "cannot hold"),
+        (entry("BF16", [3.4e38]), "cannot hold"),
         (entry("UINT8", [256]), "cannot hold"),
         (entry("INT64", [{"a": 1}]), "got dict"),
     ],
@@ -135,8 +161,51 @@ def test_depth_of_nesting_is_bounded() -> None:
 def test_non_finite_outputs_are_null_and_say_so() -> None:
     written = tensor_to_json(Tensor("x", "FP32", np.array([1.5, np.nan, -np.inf], dtype=np.float32)))
 
-    assert written["data"] == [1.5, None, None]
+    assert json_bytes(written["data"]) == b"[1.5,null,null]"
     assert written["parameters"] == {"non_finite_as_null": True}
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
+def test_non_finite_outputs_are_named_where_that_is_allowed(datatype: str) -> None:
+    array = np.array([np.nan, 0.5, -np.inf, np.inf], dtype=DATATYPES[datatype].dtype)
+
+    written = tensor_to_json(Tensor("x", datatype, array), non_finite=True)
+
+    assert json_bytes(written["data"]) == b"[NaN,0.5,-Infinity,Infinity]"
+    assert "parameters" not in written
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32)))
+def test_what_python_reads_of_non_finite_outputs_is_what_they_were(array: Any) -> None:
+    text = json_bytes(tensor_to_json(Tensor("x", "FP32", array), non_finite=True)["data"])
+
+    assert np.array_equal(np.array(json.loads(text), dtype=np.float32), array, equal_nan=True)
+
+
+@given(st.sampled_from(sorted(set(DATATYPES) - {"BYTES"})), st.lists(ANY_SCALAR, min_size=1, max_size=6))
+def test_packing_agrees_with_a_check_of_each_element(datatype: str, values: list[Any]) -> None:
+    """The slow, obvious reference: each element by itself, by the limits of its datatype."""
+    may_hold_booleans = any(isinstance(value, bool) for value in values)
+    try:
+        raw = raw_from_json(values, DATATYPES[datatype], [len(values)], "x", may_hold_booleans=may_hold_booleans)
+    except InvalidInput:
+        assert not all(fits(value, datatype) for value in values)
+        return
+    assert all(fits(value, datatype) for value in values)
+    assert len(raw) == len(values) * DATATYPES[datatype].size_bytes
+
+
+def fits(value: Any, datatype: str) -> bool:
+    if datatype == "BOOL":
+        return isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if datatype in INTEGERS:
+        return isinstance(value, int) and INTEGERS[datatype][0] <= value <= INTEGERS[datatype][1]
+    if datatype == "BF16":
+        return abs(value) < (1 + 255 / 256) * 2.0**127
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(DATATYPES[datatype].dtype.type(value)))
 
 
 def test_bytes_that_are_no_text_are_base64_and_say_so() -> None:

@@ -100,13 +100,11 @@ def altered(**fields: Any) -> bytes:
         (altered(shape="2"), "shape must be a list"),
         (altered(datatype="FLOAT"), "valid are"),
         (altered(name="bad"), "no input 'bad'"),
-        (altered(parameters={"binary_data_size": 32}), "binary tensor extension (binary_data_size)"),
         (altered(parameters=[1]), "parameters"),
         (orjson.dumps({"inputs": [INPUT, INPUT]}), "given twice"),
         (orjson.dumps({"inputs": [INPUT], "id": 7}), "'id'"),
         (orjson.dumps({"inputs": [INPUT], "outputs": "x"}), "'outputs'"),
         (orjson.dumps({"inputs": [INPUT], "outputs": [{}]}), "outputs[0]"),
-        (orjson.dumps({"inputs": [INPUT], "parameters": {"binary_data_output": True}}), "binary_data_output"),
     ],
 )
 async def test_wrong_infer_request_is_one_sentence(door: Door, body: bytes, says: str) -> None:
@@ -116,15 +114,6 @@ async def test_wrong_infer_request_is_one_sentence(door: Door, body: bytes, says
     assert set(answer.json()) == {"error"}
     assert says in answer.json()["error"]
     assert (await door.http.get("/v2/health/live")).status_code == 200
-
-
-async def test_binary_extension_says_that_it_is_not_served(door: Door) -> None:
-    answer = await door.http.post(
-        "/v2/models/echo/infer", json={"inputs": [INPUT]}, headers={"Inference-Header-Content-Length": "10"}
-    )
-
-    assert answer.status_code == 400
-    assert "not served yet" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -161,9 +150,42 @@ async def test_repository(door: Door) -> None:
         ("absent", "UNAVAILABLE"),
         ("chat", "READY"),
         ("echo", "READY"),
+        ("loose", "READY"),
         ("pair", "READY"),
     ]
-    assert [entry["name"] for entry in ready] == ["chat", "echo", "pair"]
+    assert [entry["name"] for entry in ready] == ["chat", "echo", "loose", "pair"]
+    assert (await door.http.get("/v2/models")).json() == {"models": ["absent", "chat", "echo", "loose", "pair"]}
     assert (await door.http.post("/v2/repository/models/echo/load")).json()["isLoaded"] is True
     assert (await door.http.post("/v2/repository/models/echo/unload")).json()["isUnloaded"] is True
     assert (door.inference.loaded, door.inference.unloaded) == (["echo"], ["echo"])
+
+
+async def test_parameters_of_a_load_reach_the_predictor(door: Door) -> None:
+    parameters = {"config": "{}", "file:1/model.bin": "AAE=", "unload_dependents": False, "count": 3}
+
+    answer = await door.http.post("/v2/repository/models/echo/load", json={"parameters": parameters})
+
+    assert answer.status_code == 200
+    (request,) = door.inference.load_requests
+    assert request.parameters["config"].string_param == "{}"
+    assert request.parameters["file:1/model.bin"].bytes_param == b"\0\1"
+    assert request.parameters["unload_dependents"].HasField("bool_param")
+    assert request.parameters["count"].int64_param == 3
+
+
+@pytest.mark.parametrize("parameters", [[1], {"a": None}, {"a": 0.5}, {"a": 2**64 - 1}, {"file:x": "!"}])
+async def test_wrong_parameters_of_a_load_are_named(door: Door, parameters: Any) -> None:
+    answer = await door.http.post("/v2/repository/models/echo/unload", json={"parameters": parameters})
+
+    assert answer.status_code == 400
+    assert "parameter" in answer.json()["error"]
+
+
+async def test_statistics_of_all_models(door: Door) -> None:
+    found = (await door.http.get("/v2/models/stats")).json()["model_stats"]
+
+    assert [entry["name"] for entry in found] == ["chat", "echo", "loose", "pair"]
+
+
+async def test_root_is_alive(door: Door) -> None:
+    assert (await door.http.get("/")).json() == {"status": "alive"}
