@@ -81,11 +81,9 @@ class Gateway:
 
     def _add_grpc_services(self) -> None:
         # The pass-through stands first: it takes what it can without parsing, and leaves the rest to the others.
-        self.server.grpc.add_generic_rpc_handlers(
-            (
-                PassThrough(self._dataplane, self._recorder),
-                OipHandlers(self._dataplane, self._repository, self._recorder),
-            )
+        self.server.add_generic(
+            PassThrough(self._dataplane, self._recorder),
+            OipHandlers(self._dataplane, self._repository, self._recorder),
         )
         self.server.declare(OIP_SERVICE)
         self.server.declare(LANGUAGE_MODEL_SERVICE)

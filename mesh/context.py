@@ -6,12 +6,12 @@ context travels beside it, in OpenTelemetry's own context.
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -35,14 +35,24 @@ def current() -> RequestContext | None:
     return _current.get()
 
 
+def enter(context: RequestContext) -> Token[RequestContext | None]:
+    """Make `context` the current one until `leave` gets what this gives: `bind`, for the path of every request."""
+    return _current.set(context)
+
+
+def leave(token: Token[RequestContext | None]) -> None:
+    """Make the context before `enter` the current one again."""
+    _current.reset(token)
+
+
 @contextmanager
 def bind(context: RequestContext) -> Iterator[None]:
     """Make `context` the current one inside the block."""
-    token = _current.set(context)
+    token = enter(context)
     try:
         yield
     finally:
-        _current.reset(token)
+        leave(token)
 
 
 def remaining_s(default: float | None = None, now: Callable[[], float] = time.monotonic) -> float | None:
@@ -55,7 +65,7 @@ def remaining_s(default: float | None = None, now: Callable[[], float] = time.mo
 
 def new_request_id() -> str:
     """A fresh id, unique without coordination."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def request_id_from(value: str | None) -> str:

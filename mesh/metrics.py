@@ -55,6 +55,30 @@ class RpcMetrics:
         )
         self.in_flight = Gauge("meshserve_rpc_in_flight", "RPCs being answered now.", registry=registry)
 
+    def of(self, method: str) -> MethodMetrics:
+        """The metrics of one method, for whoever answers it."""
+        return MethodMetrics(self, method)
+
+
+class MethodMetrics:
+    """Those of one method. Finding a labelled metric costs more than counting with it, so each is found once."""
+
+    def __init__(self, metrics: RpcMetrics, method: str) -> None:
+        self.in_flight = metrics.in_flight
+        self._handled = metrics.handled
+        self._method = method
+        self._duration = metrics.duration.labels(method)
+        self._by_code: dict[str, Counter] = {}
+
+    def ended(self, code: str, seconds: float) -> None:
+        """Count an RPC that ended with `code` after `seconds`."""
+        self.in_flight.dec()
+        self._duration.observe(seconds)
+        handled = self._by_code.get(code)
+        if handled is None:
+            handled = self._by_code[code] = self._handled.labels(self._method, code)
+        handled.inc()
+
 
 class OpsServer:
     """Serves /metrics and /healthz on a port of its own."""

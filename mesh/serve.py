@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,12 +21,12 @@ import grpc.aio
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from mesh import tracing
 from mesh.errors import MeshError, Unavailable
-from mesh.interceptors import server_chain
+from mesh.interceptors import handler_table
 from mesh.logs import get_logger
 from mesh.metrics import Heartbeat, OpsServer, RpcMetrics
 from mesh.multiplex.servicer import MultiplexServicer
@@ -106,13 +106,7 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
 class MeshServer:
     """A gRPC server with everything that each service of the mesh has."""
 
-    def __init__(
-        self,
-        settings: ServiceSettings,
-        *,
-        name: str,
-        generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
-    ) -> None:
+    def __init__(self, settings: ServiceSettings, *, name: str) -> None:
         self.name = name
         self.health = Health()
         self.metrics_registry = CollectorRegistry()
@@ -126,23 +120,27 @@ class MeshServer:
         self._on_close: list[AsyncCallback] = []
         self._stopping = asyncio.Event()
         self._port = 0
-        chain = server_chain(RpcMetrics(self.metrics_registry))
-        self._multiplex = MultiplexServicer(chain[-1].wrap, settings.max_concurrent_rpcs)
+        self._handlers = handler_table(RpcMetrics(self.metrics_registry))
+        self._multiplex = MultiplexServicer(self._handlers.find, settings.max_concurrent_rpcs)
         self.grpc = grpc.aio.server(
-            interceptors=chain,
             options=server_options(settings.max_message_bytes),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         )
-        if generic_handlers:
-            self.grpc.add_generic_rpc_handlers(tuple(generic_handlers))
-        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self.grpc)
-        multiplex_pb2_grpc.add_MultiplexServiceServicer_to_server(self._multiplex, self.grpc)
+        self.grpc.add_generic_rpc_handlers((self._handlers,))
+        self._register(health_pb2_grpc.add_HealthServicer_to_server, self.health.servicer)
+        self._register(multiplex_pb2_grpc.add_MultiplexServiceServicer_to_server, self._multiplex)
 
     def add(self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service_name: str) -> None:
         """Serve `servicer`, multiplexed as well; `service_name` ("package.Service") goes into reflection and health."""
-        register(servicer, self.grpc)
-        register(servicer, cast("grpc.aio.Server", self._multiplex))
+        self._register(register, servicer)
         self.declare(service_name)
+
+    def add_generic(self, *handlers: grpc.GenericRpcHandler) -> None:
+        """Serve what `handlers` have, the first that has a method. `declare` names their services."""
+        self._handlers.add_generic_rpc_handlers(handlers)
+
+    def _register(self, register: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
+        register(servicer, cast("grpc.aio.Server", self._handlers))
 
     def declare(self, service_name: str) -> None:
         """Name a service that a generic handler serves, for reflection and health."""
@@ -173,14 +171,9 @@ class MeshServer:
     async def start(self) -> None:
         """Bind both ports, answer, and announce the addresses. Raises PortTaken."""
         settings = self._settings
-        reflection.enable_server_reflection(
-            (
-                *self._service_names,
-                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-                reflection.SERVICE_NAME,
-            ),
-            self.grpc,
-        )
+        names = (*self._service_names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        reflecting = reflection.aio.ReflectionServicer((*names, reflection.SERVICE_NAME))
+        self._register(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflecting)
         try:
             self._port = self.grpc.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
         except RuntimeError:

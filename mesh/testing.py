@@ -11,7 +11,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from mesh.channel import MAX_MESSAGE_BYTES, open_channel
-from mesh.interceptors import server_chain
+from mesh.interceptors import handler_table
 from mesh.metrics import RpcMetrics
 from mesh.multiplex.servicer import MultiplexServicer
 from mesh.serve import server_options
@@ -23,13 +23,15 @@ Registration = tuple[Callable[[Any, grpc.aio.Server], None], object]
 @asynccontextmanager
 async def serve_on_free_port(*registrations: Registration) -> AsyncIterator[str]:
     """Serve the servicers as a real service does, multiplexed as well; gives "127.0.0.1:port"."""
-    chain = server_chain(RpcMetrics(CollectorRegistry()))
-    server = grpc.aio.server(interceptors=chain, options=server_options(MAX_MESSAGE_BYTES))
-    multiplex = MultiplexServicer(chain[-1].wrap, max_calls=1024)
-    add_MultiplexServiceServicer_to_server(multiplex, server)
-    for register, servicer in registrations:
-        register(servicer, server)
-        register(servicer, cast("grpc.aio.Server", multiplex))
+    handlers = handler_table(RpcMetrics(CollectorRegistry()))
+    server = grpc.aio.server(options=server_options(MAX_MESSAGE_BYTES))
+    server.add_generic_rpc_handlers((handlers,))
+    services: list[Registration] = [
+        (add_MultiplexServiceServicer_to_server, MultiplexServicer(handlers.find, max_calls=1024)),
+        *registrations,
+    ]
+    for register, servicer in services:
+        register(servicer, cast("grpc.aio.Server", handlers))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

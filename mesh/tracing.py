@@ -21,6 +21,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _propagator = TraceContextTextMapPropagator()
+# W3C Trace Context: without this header a caller has no trace.
+PARENT_HEADER = "traceparent"
 EXPORT_DELAY_MS = 500
 MAX_QUEUED_SPANS = 8192
 MAX_TRACE_FILE_BYTES = 256 << 20
@@ -47,6 +49,11 @@ def configure(service: str, otlp_endpoint: str | None, trace_file: Path | None) 
 def tracer(name: str) -> trace.Tracer:
     """The tracer of a module."""
     return trace.get_tracer(name)
+
+
+def is_recording() -> bool:
+    """True when this process records spans; else all that a trace needs is to be passed on."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def extract(carrier: Mapping[str, str]) -> Context:

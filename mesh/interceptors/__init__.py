@@ -10,18 +10,19 @@ from mesh.interceptors.client import (
     ContextUnaryStream,
     ContextUnaryUnary,
 )
+from mesh.interceptors.handler_table import HandlerTable
 from mesh.interceptors.server import ServerInterceptor
 from mesh.metrics import RpcMetrics
 
 
-def server_chain(metrics: RpcMetrics) -> list[ServerInterceptor]:
-    """What wraps every handler.
+def handler_table(metrics: RpcMetrics) -> HandlerTable:
+    """What a server's services are registered with; it wraps every handler.
 
     One interceptor does it all, in this order: request context first (all others log with the id), then the span
     (so that errors are recorded on it), then the metrics (they must see the final code), errors innermost (they turn
     exceptions into that code).
     """
-    return [ServerInterceptor(metrics)]
+    return HandlerTable(ServerInterceptor(metrics).wrap)
 
 
 def client_chain() -> list[grpc.aio.ClientInterceptor]:

@@ -15,21 +15,32 @@ from mesh import context, tracing
 ClientCallDetails = grpc.aio.ClientCallDetails
 
 
-def with_context(details: ClientCallDetails) -> ClientCallDetails:
-    """`details` with the current request's id, trace and deadline; a timeout that is already shorter stays."""
-    request = context.current()
+def headers() -> dict[str, str]:
+    """What a call bears of the current request: its id, and its trace."""
     additions = tracing.inject()
+    request = context.current()
     if request is not None:
         additions[context.REQUEST_ID_HEADER] = request.request_id
+    return additions
+
+
+def shorter(timeout_s: float | None) -> float | None:
+    """`timeout_s`, or what is left of the current request's deadline, whichever is less; None when there is neither."""
+    remaining_s = context.remaining_s()
+    if timeout_s is None or remaining_s is None:
+        return remaining_s if timeout_s is None else timeout_s
+    return min(timeout_s, remaining_s)
+
+
+def with_context(details: ClientCallDetails) -> ClientCallDetails:
+    """`details` with the current request's id, trace and deadline; a timeout that is already shorter stays."""
     metadata = grpc.aio.Metadata(*(tuple(details.metadata) if details.metadata else ()))
-    for name, value in additions.items():
+    for name, value in headers().items():
         if metadata.get(name) is None:
             metadata.add(name, value)
-    remaining = context.remaining_s()
-    timeouts = [timeout for timeout in (details.timeout, remaining) if timeout is not None]
     return ClientCallDetails(
         method=details.method,
-        timeout=min(timeouts) if timeouts else None,
+        timeout=shorter(details.timeout),
         metadata=metadata,
         credentials=details.credentials,
         wait_for_ready=details.wait_for_ready,

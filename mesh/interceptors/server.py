@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
@@ -50,34 +51,27 @@ if TYPE_CHECKING:
     ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
 
-class ServerInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of all four kinds of RPC."""
+class ServerInterceptor:
+    """Wraps the handlers of all four kinds of RPC, once for all calls (mesh/interceptors/handler_table.py)."""
 
     def __init__(self, metrics: RpcMetrics, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
         self._metrics = metrics
         self._write_timeout_s = write_timeout_s
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        handler = await continuation(handler_call_details)
-        return None if handler is None else self.wrap(handler_call_details.method, handler)
-
     def wrap(self, method: str, handler: Handler) -> Handler:
         """A handler of the same kind that does for every call what this interceptor is for."""
         make, behaviour = _kind_of(handler)
+        described = _Method(method, self._metrics)
         wrap = self._streaming if handler.response_streaming else self._unary
         deserialize = handler.request_deserializer
         if deserialize is not None and not handler.request_streaming:
             deserialize = _or_malformed(deserialize)
-        return make(wrap(method, behaviour), deserialize, handler.response_serializer)
+        return make(wrap(described, behaviour), deserialize, handler.response_serializer)
 
-    def _unary(self, method: str, behaviour: Callable[..., Any]) -> Any:
+    def _unary(self, method: _Method, behaviour: Callable[..., Any]) -> Any:
         async def handle(request: Any, servicer_context: ServicerContext) -> Any:
-            call = _Call(method, servicer_context, self._metrics)
-            with call.around():
+            call = _Call(method, servicer_context)
+            with call:
                 try:
                     return await behaviour(_well_formed(request), servicer_context)
                 except (Exception, asyncio.CancelledError) as error:
@@ -86,12 +80,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         return handle
 
-    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Any:
+    def _streaming(self, method: _Method, behaviour: Callable[..., Any]) -> Any:
         # The read/write form, not a generator: a generator that gRPC drops on a cancel would be closed later, by the
         # garbage collector, in another context.
         async def handle(request: Any, servicer_context: ServicerContext) -> None:
-            call = _Call(method, servicer_context, self._metrics)
-            with call.around():
+            call = _Call(method, servicer_context)
+            with call:
                 try:
                     responses = behaviour(_well_formed(request), servicer_context)
                     if not hasattr(responses, "__aiter__"):
@@ -156,65 +150,91 @@ def _kind_of(handler: Handler) -> tuple[Callable[..., Handler], Callable[..., An
     return cast("Callable[..., Handler]", make), cast("Callable[..., Any]", behaviour)
 
 
-class _Call:
-    """One RPC from its start to its end."""
+class _Method:
+    """What is the same for all calls of one method."""
 
-    def __init__(self, method: str, servicer_context: ServicerContext, metrics: RpcMetrics) -> None:
+    def __init__(self, name: str, metrics: RpcMetrics) -> None:
+        self.name = name
+        self.metrics = metrics.of(name)
+        self.is_traced = not name.startswith(_UNTRACED)
+        self.service, _, self.rpc = name.lstrip("/").partition("/")
+
+
+class _Call:
+    """One RPC from its start to its end: its request context, span and metrics hold inside `with`."""
+
+    __slots__ = (
+        "_code",
+        "_context_token",
+        "_method",
+        "_request",
+        "_servicer_context",
+        "_span",
+        "_spanning",
+        "_started",
+    )
+
+    def __init__(self, method: _Method, servicer_context: ServicerContext) -> None:
         self._method = method
         self._servicer_context = servicer_context
-        self._metrics = metrics
         self._code = grpc.StatusCode.OK
         self._span: trace.Span = trace.INVALID_SPAN
+        self._spanning: AbstractContextManager[Any] | None = None
 
-    @contextmanager
-    def around(self) -> Iterator[None]:
-        """The request's context, span and metrics while the handler runs."""
-        metadata = {
-            key: value for key, value in self._servicer_context.invocation_metadata() or () if isinstance(value, str)
-        }
+    def __enter__(self) -> None:
+        # Only the few headers that are asked for: building a mapping of all costs more than the look.
+        request_id = trace_parent = None
+        metadata = self._servicer_context.invocation_metadata() or ()
+        for name, value in metadata:
+            if name == context.REQUEST_ID_HEADER:
+                request_id = value
+            elif name == tracing.PARENT_HEADER:
+                trace_parent = value
         left_s = self._servicer_context.time_remaining()
-        request = context.RequestContext(
-            request_id=context.request_id_from(metadata.get(context.REQUEST_ID_HEADER)),
-            deadline=None if left_s is None else time.monotonic() + left_s,
+        self._request = context.RequestContext(
+            context.request_id_from(request_id if isinstance(request_id, str) else None),
+            None if left_s is None else time.monotonic() + left_s,
         )
-        started = time.perf_counter()
-        self._metrics.in_flight.inc()
-        try:
-            with context.bind(request), self._traced(metadata, request.request_id):
-                yield
-        except asyncio.CancelledError:
-            self._code = grpc.StatusCode.CANCELLED
-            raise
-        finally:
-            self._metrics.in_flight.dec()
-            self._metrics.duration.labels(self._method).observe(time.perf_counter() - started)
-            self._metrics.handled.labels(self._method, self._code.name).inc()
-            if self._code is not grpc.StatusCode.OK:
-                log.info("rpc_failed", method=self._method, code=self._code.name, request_id=request.request_id)
+        self._started = time.perf_counter()
+        self._method.metrics.in_flight.inc()
+        self._context_token = context.enter(self._request)
+        if self._method.is_traced and (trace_parent is not None or tracing.is_recording()):
+            self._spanning = self._begin_span({name: value for name, value in metadata if isinstance(value, str)})
+            self._span = self._spanning.__enter__()
 
-    @contextmanager
-    def _traced(self, metadata: dict[str, str], request_id: str) -> Iterator[None]:
-        if self._method.startswith(_UNTRACED):
-            yield
-            return
-        service, _, method = self._method.lstrip("/").partition("/")
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._code = grpc.StatusCode.CANCELLED
+        try:
+            if self._spanning is not None:
+                self._span.set_attribute("rpc.grpc.status_code", self._code.value[0])
+                self._spanning.__exit__(kind, error, traceback)
+        finally:
+            context.leave(self._context_token)
+            self._method.metrics.ended(self._code.name, time.perf_counter() - self._started)
+            if self._code is not grpc.StatusCode.OK:
+                request_id = self._request.request_id
+                log.info("rpc_failed", method=self._method.name, code=self._code.name, request_id=request_id)
+
+    def _begin_span(self, metadata: dict[str, str]) -> AbstractContextManager[trace.Span]:
+        """Continues the caller's trace, also where spans are not recorded: it goes on to the next hop."""
+        method = self._method
         attributes = {
             "rpc.system": "grpc",
-            "rpc.service": service,
-            "rpc.method": method,
-            "meshserve.request_id": request_id,
+            "rpc.service": method.service,
+            "rpc.method": method.rpc,
+            "meshserve.request_id": self._request.request_id,
         }
-        parent = tracing.extract(metadata)
-        with _tracer.start_as_current_span(
-            f"{service}/{method}",
-            parent,
+        return _tracer.start_as_current_span(
+            f"{method.service}/{method.rpc}",
+            tracing.extract(metadata),
             SpanKind.SERVER,
             attributes,
             record_exception=False,
             set_status_on_exception=False,
-        ) as self._span:
-            yield
-            self._span.set_attribute("rpc.grpc.status_code", self._code.value[0])
+        )
 
     def failed(self, error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
         """Status, sentence and trailing metadata for an exception of the handler. Raises it again when the call itself
@@ -222,7 +242,7 @@ class _Call:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise error
-        self._code, message = _status_of(error, self._method)
+        self._code, message = _status_of(error, self._method.name)
         message = message.encode("utf-8", "replace")[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
         self._span.set_status(Status(StatusCode.ERROR, message))
         # The id also tells a caller that this process answered, and not a broken way to it (mesh/pool.py).

@@ -1,4 +1,4 @@
-"""The caller's end: a gRPC channel whose calls with a stream of responses share one Exchange.
+"""The caller's end: a gRPC channel whose calls with one request share one Exchange, unless the request is large.
 
 A call fails as it would on its own: with the status that its handler gave, with DEADLINE_EXCEEDED in time, and with
 the status of the Exchange when the peer is gone. Knows no method and no message.
@@ -17,8 +17,9 @@ import grpc
 import grpc.aio
 
 from mesh.channel import open_channel
-from mesh.interceptors.client import with_context
-from mesh.multiplex import INITIAL_CREDIT
+from mesh.interceptors.client import headers, shorter
+from mesh.multiplex import INITIAL_CREDIT, MAX_SHARED_REQUEST_BYTES
+from mesh.multiplex.deadlines import Deadlines
 from mesh.v1 import multiplex_pb2 as pb
 from mesh.v1.multiplex_pb2_grpc import MultiplexServiceStub
 
@@ -34,9 +35,10 @@ def open_multiplexed(address: str) -> grpc.aio.Channel:
 
 
 class MultiplexedChannel(grpc.aio.Channel):
-    """Passes on to `channel` what is no unary-stream call, and every call to a peer that serves no Exchange.
+    """Passes on to `channel` a call with a large request or a stream of them, and all calls to a peer without Exchange.
 
-    A unary-stream call is an async generator: closing it cancels the call. Owns and closes `channel`.
+    A unary-stream call is an async generator: closing it cancels the call. A unary-unary call is a coroutine. Owns and
+    closes `channel`.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -87,8 +89,30 @@ class MultiplexedChannel(grpc.aio.Channel):
 
         return call
 
-    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.unary_unary(*args, **kwargs)
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Codec | None = None,
+        response_deserializer: Codec | None = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        """What is called with a request and `timeout`, and gives the response."""
+        serialize, deserialize = request_serializer or _as_it_is, response_deserializer or _as_it_is
+
+        async def call(request: Any, timeout: float | None = None) -> Any:
+            content: bytes = serialize(request)
+            if not self._is_plain and len(content) <= MAX_SHARED_REQUEST_BYTES:
+                exchange = self._live_exchange()
+                try:
+                    return deserialize(await exchange.ask(method, content, timeout))
+                except grpc.aio.AioRpcError:
+                    if not exchange.is_unimplemented:
+                        raise
+                    self._is_plain = True
+            alone: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
+            return deserialize(await alone(content, timeout=timeout))
+
+        return call
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         return self._channel.stream_unary(*args, **kwargs)
@@ -123,6 +147,26 @@ class MultiplexedChannel(grpc.aio.Channel):
         return self._exchange
 
 
+class _Reply:
+    """The one response to a call, in pieces if it is large; one reader."""
+
+    def __init__(self) -> None:
+        self.whole: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._pieces: list[bytes] = []
+
+    def put(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def end(self, error: grpc.aio.AioRpcError | None = None) -> None:
+        """All pieces are there, or `error` came instead. A second end changes nothing."""
+        if self.whole.done():
+            return
+        if error is not None:
+            self.whole.set_exception(error)
+        else:
+            self.whole.set_result(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+
+
 class _Stream:
     """The responses to one call, as they come; one reader."""
 
@@ -134,12 +178,6 @@ class _Stream:
         self._num_read = 0
         self._error: grpc.aio.AioRpcError | None = None
         self._changed = asyncio.Event()
-        self._expiry: asyncio.TimerHandle | None = None
-
-    def expire_after(self, timeout_s: float) -> None:
-        """End with DEADLINE_EXCEEDED when the call has not ended by then, whatever the peer does."""
-        expired = _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        self._expiry = asyncio.get_running_loop().call_later(timeout_s, self.end, expired)
 
     def put(self, response: bytes) -> None:
         self._responses.append(response)
@@ -150,8 +188,6 @@ class _Stream:
         if not self.is_over:
             self.is_over, self._error = True, error
             self._changed.set()
-        if self._expiry is not None:
-            self._expiry.cancel()
 
     async def get(self) -> bytes | None:
         """The next response; None after the last. Raises the error that ended the call."""
@@ -175,32 +211,57 @@ class _Exchange:
         self.is_over = False
         self.is_unimplemented = False
         self._call_ids = count(1)
-        self._streams: dict[int, _Stream] = {}
+        self._calls: dict[int, _Stream | _Reply] = {}
+        self._deadlines = Deadlines(self._expire)
         self._request = pb.ExchangeRequest()
         self._has_request = asyncio.Event()
         self._responses = MultiplexServiceStub(channel).Exchange(self._requests())
         self._reading = asyncio.create_task(self._read(), name="multiplex-read")
 
     def open(self, method: str, request: bytes, timeout_s: float | None) -> _Stream:
-        """Start a call with the current request's context."""
-        details = with_context(grpc.aio.ClientCallDetails(method, timeout_s, None, None, None))
+        """Start a call with a stream of responses."""
         stream = _Stream(next(self._call_ids), self._grant)
-        self._streams[stream.call_id] = stream
-        headers = [pb.CallHeader(name=name, value=str(value)) for name, value in details.metadata or ()]
-        self._request.opened.add(
-            call_id=stream.call_id, method=method, request=request, headers=headers, timeout_s=details.timeout
-        )
-        self._has_request.set()
-        if details.timeout is not None:
-            stream.expire_after(details.timeout)
+        self._start(stream.call_id, stream, method, request, timeout_s)
         return stream
+
+    async def ask(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
+        """The response of a call with one."""
+        reply, call_id = _Reply(), next(self._call_ids)
+        self._start(call_id, reply, method, request, timeout_s)
+        try:
+            return await reply.whole
+        finally:
+            self._leave(call_id)
 
     def close_stream(self, stream: _Stream) -> None:
         """Leave a call; one that has not ended is cancelled at the peer."""
         stream.end()
-        if self._streams.pop(stream.call_id, None) is not None and not self.is_over:
-            self._request.cancelled.append(stream.call_id)
+        self._leave(stream.call_id)
+
+    def _start(
+        self, call_id: int, call: _Stream | _Reply, method: str, request: bytes, timeout_s: float | None
+    ) -> None:
+        """With the current request's context."""
+        timeout_s = shorter(timeout_s)
+        self._calls[call_id] = call
+        opened = self._request.opened.add(call_id=call_id, method=method, request=request, timeout_s=timeout_s)
+        for name, value in headers().items():
+            opened.headers.add(name=name, value=value)
+        self._has_request.set()
+        if timeout_s is not None:
+            self._deadlines.add(call_id, timeout_s)
+
+    def _leave(self, call_id: int) -> None:
+        self._deadlines.remove(call_id)
+        if self._calls.pop(call_id, None) is not None and not self.is_over:
+            self._request.cancelled.append(call_id)
             self._has_request.set()
+
+    def _expire(self, call_id: int) -> None:
+        """End with DEADLINE_EXCEEDED a call whose time is up, whatever the peer does."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.end(_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
     async def close(self) -> None:
         """End the Exchange and all of its calls."""
@@ -232,19 +293,24 @@ class _Exchange:
             error = _error(grpc.StatusCode.CANCELLED, "the channel was closed")
         finally:
             self.is_over = True
-            for stream in self._streams.values():
-                stream.end(error)
+            self._deadlines.close()
+            for call in self._calls.values():
+                call.end(error)
 
     def _take(self, part: pb.CallPart) -> None:
-        stream = self._streams.get(part.call_id)
-        if stream is None:
+        call = self._calls.get(part.call_id)
+        if call is None:
             return  # its reader has left
-        if not part.HasField("status"):
-            stream.put(part.response)
-            return
-        del self._streams[part.call_id]
-        status = part.status
-        stream.end(_error(_CODES[status.code], status.details, status.trailers) if status.code else None)
+        if part.HasField("status"):
+            status = part.status
+            error = _error(_CODES[status.code], status.details, status.trailers) if status.code else None
+        else:
+            call.put(part.response)
+            if not part.is_last:
+                return
+            error = None
+        del self._calls[part.call_id]
+        call.end(error)
 
 
 def _error(code: grpc.StatusCode, details: str, trailers: Any = ()) -> grpc.aio.AioRpcError:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import grpc
 import grpc.aio
 
 from mesh.multiplex import INITIAL_CREDIT
+from mesh.multiplex.deadlines import Deadlines
 from mesh.v1 import multiplex_pb2 as pb
 from mesh.v1.multiplex_pb2_grpc import MultiplexServiceServicer
 
@@ -24,33 +25,24 @@ if TYPE_CHECKING:
     # The stubs make these generic; the classes themselves cannot be subscripted.
     Handler = grpc.RpcMethodHandler[Any, Any]
 
+Find: TypeAlias = "Callable[[str], Handler | None]"
+
 # Above this size no more responses join a message. One that is larger goes alone.
 MAX_BATCH_BYTES = 1 << 20
 
 
 class MultiplexServicer(MultiplexServiceServicer):
-    """Register servicers with it as with a server; it keeps their methods with one request and many responses.
+    """Answers the calls of methods with one request, whatever many responses.
 
-    wrap: what the server's interceptor makes of a handler. max_calls: at one time, over one Exchange; more get
-    RESOURCE_EXHAUSTED.
+    find: the wrapped handler of a method, None for one that is not served. max_calls: at one time, over one Exchange;
+    more get RESOURCE_EXHAUSTED.
     """
 
-    def __init__(self, wrap: Callable[[str, Handler], Handler], max_calls: int) -> None:
-        self._wrap = wrap
+    def __init__(self, find: Find, max_calls: int) -> None:
+        self._find = find
         self._max_calls = max_calls
-        self._handlers: dict[str, Handler] = {}
         self._exchanges: set[_Exchange] = set()
         self._is_draining = False
-
-    def add_registered_method_handlers(self, service: str, method_handlers: Mapping[str, Handler]) -> None:
-        """Called by the generated `add_…_to_server`."""
-        for name, handler in method_handlers.items():
-            if handler.response_streaming and not handler.request_streaming:
-                method = f"/{service}/{name}"
-                self._handlers[method] = self._wrap(method, handler)
-
-    def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Called by the generated `add_…_to_server`, with what it registers by name as well."""
 
     def drain(self) -> None:
         """Refuse new calls from now on, and end each Exchange when its last call has ended."""
@@ -61,7 +53,7 @@ class MultiplexServicer(MultiplexServiceServicer):
     async def Exchange(
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: object
     ) -> AsyncGenerator[pb.ExchangeResponse, None]:
-        exchange = _Exchange(self._handlers, self._max_calls)
+        exchange = _Exchange(self._find, self._max_calls)
         if self._is_draining:
             exchange.end()
         self._exchanges.add(exchange)
@@ -78,11 +70,12 @@ class MultiplexServicer(MultiplexServiceServicer):
 class _Exchange:
     """The calls of one Exchange, and what they have answered that is not sent yet."""
 
-    def __init__(self, handlers: Mapping[str, Handler], max_calls: int) -> None:
-        self._handlers = handlers
+    def __init__(self, find: Find, max_calls: int) -> None:
+        self._find = find
         self._max_calls = max_calls
         self._calls: dict[int, tuple[_CallContext, asyncio.Task[None]]] = {}
-        self._ready: deque[tuple[int, bytes | pb.CallStatus]] = deque()
+        self._deadlines = Deadlines(self._expire)
+        self._ready: deque[pb.CallPart] = deque()
         self._changed = asyncio.Event()
         self._is_ending = False
 
@@ -111,83 +104,97 @@ class _Exchange:
                 return None
             self._changed.clear()
             await self._changed.wait()
-        response = pb.ExchangeResponse()
+        parts = []
         size_bytes = 0
         while self._ready and size_bytes < MAX_BATCH_BYTES:
-            call_id, part = self._ready.popleft()
-            if isinstance(part, bytes):
-                response.parts.add(call_id=call_id, response=part)
-                size_bytes += len(part)
-            else:
-                response.parts.add(call_id=call_id, status=part)
-        return response
+            part = self._ready.popleft()
+            parts.append(part)
+            size_bytes += len(part.response)
+        return pb.ExchangeResponse(parts=parts)
 
     async def close(self) -> None:
         """Cancel what runs, and wait for its end."""
+        self._deadlines.close()
         tasks = [task for _, task in self._calls.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def put(self, call_id: int, part: bytes | pb.CallStatus) -> None:
-        self._ready.append((call_id, part))
+    def put(self, part: pb.CallPart) -> None:
+        self._ready.append(part)
         self._changed.set()
 
     def _open(self, opened: pb.OpenCall) -> None:
-        handler = self._handlers.get(opened.method)
+        handler = self._find(opened.method)
         if self._is_ending:
-            self.put(opened.call_id, _status(grpc.StatusCode.UNAVAILABLE, "the server is ending"))
-        elif handler is None:
-            self.put(opened.call_id, _status(grpc.StatusCode.UNIMPLEMENTED, f"no method {opened.method}"))
+            self._refuse(opened, grpc.StatusCode.UNAVAILABLE, "the server is ending")
+        elif handler is None or handler.request_streaming:
+            self._refuse(opened, grpc.StatusCode.UNIMPLEMENTED, f"no method {opened.method}")
         elif len(self._calls) >= self._max_calls:
-            self.put(opened.call_id, _status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at one time"))
+            self._refuse(opened, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at one time")
         elif opened.call_id in self._calls:
-            self.put(opened.call_id, _status(grpc.StatusCode.INVALID_ARGUMENT, "the call_id is in use"))
+            self._refuse(opened, grpc.StatusCode.INVALID_ARGUMENT, "the call_id is in use")
         else:
             context = _CallContext(opened, handler.response_serializer, self.put)
             # In a context of its own: that of the Exchange holds its id and its span, not this request's.
             task = asyncio.get_running_loop().create_task(self._run(handler, opened, context), context=Context())
             self._calls[opened.call_id] = (context, task)
+            if opened.HasField("timeout_s"):
+                self._deadlines.add(opened.call_id, opened.timeout_s)
+
+    def _refuse(self, opened: pb.OpenCall, code: grpc.StatusCode, details: str) -> None:
+        self.put(pb.CallPart(call_id=opened.call_id, status=_status(code, details)))
+
+    def _expire(self, call_id: int) -> None:
+        context, task = self._calls[call_id]
+        context.is_expired = True
+        task.cancel()
 
     async def _run(self, handler: Handler, opened: pb.OpenCall, context: _CallContext) -> None:
-        timeout_s = opened.timeout_s if opened.HasField("timeout_s") else None
-        behaviour: Any = handler.unary_stream
         status = pb.CallStatus()
         try:
             deserialize = handler.request_deserializer
             request = opened.request if deserialize is None else deserialize(opened.request)
-            async with asyncio.timeout(timeout_s):
-                await behaviour(request, context)
+            if handler.response_streaming:
+                await _behaviour(handler.unary_stream)(request, context)
+            else:
+                context.answer(await _behaviour(handler.unary_unary)(request, context))
+                return
         except _Aborted as aborted:
             status = aborted.status
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if not context.is_expired:
+                raise
             status = _status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         finally:
             del self._calls[opened.call_id]
+            self._deadlines.remove(opened.call_id)
             self._changed.set()
-        self.put(opened.call_id, status)
+        self.put(pb.CallPart(call_id=opened.call_id, status=status))
 
 
 class _CallContext:
-    """What the interceptor asks of a servicer's context, for one call of an Exchange."""
+    """What the interceptor asks of a servicer's context, for one call of an Exchange. is_expired: its time is up."""
 
     def __init__(
         self,
         opened: pb.OpenCall,
         serialize: Callable[[Any], bytes] | None,
-        put: Callable[[int, bytes], None],
+        put: Callable[[pb.CallPart], None],
     ) -> None:
+        self.is_expired = False
         self._call_id = opened.call_id
-        self._metadata = tuple((header.name, header.value) for header in opened.headers)
+        self._metadata = tuple([(header.name, header.value) for header in opened.headers])
         self._deadline = time.monotonic() + opened.timeout_s if opened.HasField("timeout_s") else None
         self._serialize = serialize
         self._put = put
         self._credit = INITIAL_CREDIT
-        self._has_credit = asyncio.Event()
+        self._has_credit: asyncio.Event | None = None
 
     def grant(self, num_responses: int) -> None:
         self._credit += num_responses
-        self._has_credit.set()
+        if self._has_credit is not None:
+            self._has_credit.set()
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
@@ -195,18 +202,41 @@ class _CallContext:
     def time_remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """What generated base classes do before they raise NotImplementedError; the interceptor decides."""
+
+    def set_details(self, details: str) -> None:
+        """As `set_code`."""
+
     async def write(self, message: Any) -> None:
-        """Send a response; waits while the reader has not taken those before."""
+        """Send a response of a stream; waits while the reader has not taken those before."""
         while not self._credit:
-            self._has_credit.clear()
+            self._has_credit = asyncio.Event()
             await self._has_credit.wait()
         self._credit -= 1
-        self._put(self._call_id, message if self._serialize is None else self._serialize(message))
+        self._put(pb.CallPart(call_id=self._call_id, response=self._serialized(message)))
+
+    def answer(self, message: Any) -> None:
+        """Send the one response, in pieces if it is large: one message must hold each of them."""
+        content = self._serialized(message)
+        while len(content) > MAX_BATCH_BYTES:
+            self._put(pb.CallPart(call_id=self._call_id, response=content[:MAX_BATCH_BYTES]))
+            content = content[MAX_BATCH_BYTES:]
+        self._put(pb.CallPart(call_id=self._call_id, response=content, is_last=True))
+
+    def _serialized(self, message: Any) -> bytes:
+        content: bytes = message if self._serialize is None else self._serialize(message)
+        return content
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[tuple[str, str], ...] = ()
     ) -> NoReturn:
         raise _Aborted(_status(code, details, trailing_metadata))
+
+
+def _behaviour(function: Any) -> Callable[[Any, _CallContext], Awaitable[Any]]:
+    """What is inside a wrapped handler: always a coroutine function."""
+    return cast("Callable[[Any, _CallContext], Awaitable[Any]]", function)
 
 
 class _Aborted(Exception):

@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import grpc.aio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mesh.interceptors import server_chain
+from mesh.interceptors import handler_table
 from mesh.metrics import RpcMetrics
 from mesh.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from registry.catalog import Catalog
@@ -43,10 +44,11 @@ class RunningRegistry:
         self.watch_log = WatchLog(f"epoch-{next(_starts)}", deployments)
         self.control = ControlPlane(catalog, self.watch_log, Leases(time.monotonic))
         await self.control.start()
-        self._server = grpc.aio.server(
-            interceptors=server_chain(RpcMetrics(CollectorRegistry())), options=[("grpc.so_reuseport", 0)]
-        )
-        add_RegistryServiceServicer_to_server(RegistryServicer(catalog, self.control), self._server)
+        handlers = handler_table(RpcMetrics(CollectorRegistry()))
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._server.add_generic_rpc_handlers((handlers,))
+        servicer = RegistryServicer(catalog, self.control)
+        add_RegistryServiceServicer_to_server(servicer, cast("grpc.aio.Server", handlers))
         self._server.add_insecure_port(self.address)
         await self._server.start()
 

@@ -13,7 +13,8 @@ from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 
 from mesh.errors import NotFound
-from mesh.interceptors import server_chain
+from mesh.interceptors import handler_table
+from mesh.interceptors.handler_table import HandlerTable
 from mesh.interceptors.server import ServerInterceptor
 from mesh.metrics import RpcMetrics
 from mesh.testing import eventually
@@ -62,7 +63,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel]:
-    server = grpc.aio.server(interceptors=server_chain(RpcMetrics(registry)))
+    table = handler_table(RpcMetrics(registry))
     handlers = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(streaming),
@@ -72,7 +73,9 @@ async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel
         "NamedStream": grpc.unary_stream_rpc_method_handler(named_streaming, health_pb2.HealthCheckRequest.FromString),
         "Flood": grpc.unary_stream_rpc_method_handler(flooding),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+    table.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((table,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -157,9 +160,11 @@ async def test_client_that_does_not_read_loses_its_place(registry: CollectorRegi
         finally:
             ended.set()
 
-    server = grpc.aio.server(interceptors=[ServerInterceptor(RpcMetrics(registry), write_timeout_s=0.2)])
+    table = HandlerTable(ServerInterceptor(RpcMetrics(registry), write_timeout_s=0.2).wrap)
     handlers = {"Flood": grpc.unary_stream_rpc_method_handler(flood)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+    table.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((table,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -16,7 +16,7 @@ from mesh import context
 from mesh.channel import open_channel
 from mesh.errors import Overloaded
 from mesh.interceptors import error_trailers
-from mesh.multiplex import INITIAL_CREDIT
+from mesh.multiplex import INITIAL_CREDIT, MAX_SHARED_REQUEST_BYTES
 from mesh.multiplex.channel import open_multiplexed
 from mesh.testing import eventually, serve_on_free_port
 from mesh.v1 import language_model_pb2 as pb
@@ -37,6 +37,7 @@ class Counting(LanguageModelServicer):
         self.num_written = 0
         self.num_cancelled = 0
         self.go_on = asyncio.Event()
+        self.is_shared = False
 
     async def Generate(self, request: pb.GenerateRequest, _: Any) -> AsyncIterator[pb.GenerateResponse]:
         self.seen.append(context.current())
@@ -55,7 +56,23 @@ class Counting(LanguageModelServicer):
             self.num_cancelled += 1
             raise
 
-    async def Tokenize(self, request: pb.TokenizeRequest, _: Any) -> pb.TokenizeResponse:
+    async def Tokenize(self, request: pb.TokenizeRequest, servicer_context: Any) -> pb.TokenizeResponse:
+        """Counts the characters. `is_shared` says how the last call came: only gRPC's own knows its peer."""
+        self.seen.append(context.current())
+        self.is_shared = not hasattr(servicer_context, "peer")
+        try:
+            match request.text:
+                case "full":
+                    raise Overloaded("the queue is full", retry_after_s=3)
+                case "bug":
+                    raise ZeroDivisionError("secret")
+                case "wait":
+                    await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+        if request.text.startswith("large"):
+            return pb.TokenizeResponse(token_ids=[1] * 3_000_000)
         return pb.TokenizeResponse(token_ids=[len(request.text)])
 
 
@@ -91,10 +108,89 @@ async def test_each_call_gets_its_own_responses_in_order(channel: grpc.aio.Chann
     assert answers == [[f"{name}-{number}" for number in range(100)] for name in "abcdefgh"]
 
 
-async def test_other_kinds_of_calls_pass(channel: grpc.aio.Channel) -> None:
-    answer = await LanguageModelStub(channel).Tokenize(pb.TokenizeRequest(text="four"), timeout=5)
+async def length(channel: grpc.aio.Channel, text: str, timeout: float | None = 20) -> int:
+    answer = await LanguageModelStub(channel).Tokenize(pb.TokenizeRequest(text=text), timeout=timeout)
+    return answer.token_ids[0] if len(answer.token_ids) == 1 else len(answer.token_ids)
 
-    assert answer.token_ids == [4]
+
+async def test_unary_calls_share_the_exchange_and_get_their_own_answers(
+    channel: grpc.aio.Channel, servicer: Counting
+) -> None:
+    lengths = await asyncio.gather(*(length(channel, "x" * number) for number in range(1, 200)))
+
+    assert lengths == list(range(1, 200))
+    assert servicer.is_shared
+
+
+async def test_a_large_request_goes_alone_and_a_large_answer_comes_whole(
+    channel: grpc.aio.Channel, servicer: Counting
+) -> None:
+    assert await length(channel, "x" * (MAX_SHARED_REQUEST_BYTES + 1)) == MAX_SHARED_REQUEST_BYTES + 1
+    assert not servicer.is_shared
+    assert await asyncio.gather(length(channel, "large"), length(channel, "small")) == [3_000_000, 5]
+    assert servicer.is_shared
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize(
+    ("text", "code", "details"),
+    [
+        ("full", grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full"),
+        ("bug", grpc.StatusCode.INTERNAL, "internal error; the logs have it under request id r-1"),
+    ],
+)
+async def test_a_unary_call_fails_as_one_of_its_own(
+    address: str, opener: Any, text: str, code: grpc.StatusCode, details: str
+) -> None:
+    async with opener(address) as channel:
+        with context.bind(context.RequestContext("r-1")), pytest.raises(grpc.aio.AioRpcError) as raised:
+            await length(channel, text)
+
+    assert (raised.value.code(), raised.value.details()) == (code, details)
+    assert dict(raised.value.trailing_metadata() or ())[context.REQUEST_ID_HEADER] == "r-1"
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+async def test_a_unary_call_s_id_and_deadline_go_with_it_and_end_it(
+    address: str, servicer: Counting, opener: Any
+) -> None:
+    async with opener(address) as channel:
+        with context.bind(context.RequestContext("r-7", deadline=time.monotonic() + 500)):
+            await length(channel, "a", timeout=None)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await length(channel, "wait", timeout=0.2)
+        await eventually(lambda: servicer.num_cancelled == 1)
+
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    first = servicer.seen[0]
+    assert first is not None and first.request_id == "r-7"
+    assert first.deadline is not None and time.monotonic() < first.deadline < time.monotonic() + 510
+
+
+async def test_a_unary_call_that_is_left_is_cancelled_at_the_peer(
+    channel: grpc.aio.Channel, servicer: Counting
+) -> None:
+    staying, leaving = (asyncio.create_task(length(channel, "wait")) for _ in range(2))
+    await eventually(lambda: len(servicer.seen) == 2)
+    leaving.cancel()
+    await eventually(lambda: servicer.num_cancelled == 1)
+
+    servicer.go_on.set()
+    assert await staying == 4
+    assert servicer.num_cancelled == 1
+
+
+async def test_a_peer_that_ends_ends_unary_calls(servicer: Counting) -> None:
+    async with serve_on_free_port((add_LanguageModelServicer_to_server, servicer)) as address:
+        channel = open_multiplexed(address)
+        running = asyncio.create_task(length(channel, "wait"))
+        await eventually(lambda: len(servicer.seen) == 1)
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await running
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not dict(raised.value.trailing_metadata() or ())
+    await channel.close()
 
 
 @pytest.mark.parametrize("opener", OPENERS)
@@ -201,6 +297,10 @@ async def test_a_peer_without_an_exchange_is_called_as_ever(servicer: Counting) 
     async with open_multiplexed(f"127.0.0.1:{port}") as channel:
         assert await asyncio.gather(texts(channel, "a"), texts(channel, "b")) == [["a0", "a1"], ["b0", "b1"]]
         assert await texts(channel, "c") == ["c0", "c1"]
+        assert await length(channel, "four") == 4
+    async with open_multiplexed(f"127.0.0.1:{port}") as channel:
+        assert await length(channel, "four") == 4
+        assert not servicer.is_shared
     await server.stop(None)
 
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mesh.channel import open_channel
-from mesh.interceptors import server_chain
+from mesh.interceptors import handler_table
 from mesh.metrics import RpcMetrics
 from mesh.multiplex.servicer import MAX_BATCH_BYTES, MultiplexServicer
 from mesh.testing import eventually
@@ -22,6 +22,8 @@ from mesh.v1.language_model_pb2_grpc import LanguageModelServicer, add_LanguageM
 from mesh.v1.multiplex_pb2_grpc import MultiplexServiceStub, add_MultiplexServiceServicer_to_server
 
 GENERATE = "/mesh.v1.LanguageModel/Generate"
+TOKENIZE = "/mesh.v1.LanguageModel/Tokenize"
+TALK = "/t.T/Talk"
 
 
 class Stepping(LanguageModelServicer):
@@ -47,6 +49,14 @@ class Stepping(LanguageModelServicer):
             self._waiting.append(future)
             await future
             yield lm.GenerateResponse(text=request.text * self.size)
+
+    async def Tokenize(self, request: lm.TokenizeRequest, _: Any) -> lm.TokenizeResponse:
+        return lm.TokenizeResponse(token_ids=[len(request.text)] * self.size)
+
+
+async def talk(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request
 
 
 class Peer:
@@ -86,10 +96,11 @@ def servicer() -> Stepping:
 
 @pytest.fixture
 def multiplex(servicer: Stepping) -> MultiplexServicer:
-    chain = server_chain(RpcMetrics(CollectorRegistry()))
-    multiplex = MultiplexServicer(chain[-1].wrap, max_calls=40)
-    add_LanguageModelServicer_to_server(servicer, cast("grpc.aio.Server", multiplex))
-    return multiplex
+    handlers = handler_table(RpcMetrics(CollectorRegistry()))
+    add_LanguageModelServicer_to_server(servicer, cast("grpc.aio.Server", handlers))
+    talking = {"Talk": grpc.stream_stream_rpc_method_handler(talk)}
+    handlers.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", talking),))
+    return MultiplexServicer(handlers.find, max_calls=40)
 
 
 @pytest.fixture
@@ -134,11 +145,40 @@ async def test_a_message_does_not_grow_without_bound(peer: Peer, servicer: Stepp
     assert max(sizes) <= 4
 
 
+async def test_a_unary_call_ends_with_its_response(peer: Peer) -> None:
+    content = lm.TokenizeRequest(text="a").SerializeToString()
+    peer.send(pb.ExchangeRequest(opened=[pb.OpenCall(call_id=i, method=TOKENIZE, request=content) for i in (1, 2)]))
+
+    parts: list[pb.CallPart] = []
+    while len(parts) < 2:
+        response = await peer.read()
+        assert response is not None
+        parts += response.parts
+
+    assert [(part.call_id, part.is_last) for part in parts] == [(1, True), (2, True)]
+
+
+async def test_a_large_response_comes_in_pieces_that_fit_a_message(peer: Peer, servicer: Stepping) -> None:
+    servicer.size = 3 * MAX_BATCH_BYTES
+    content = lm.TokenizeRequest(text="a").SerializeToString()
+    peer.send(pb.ExchangeRequest(opened=[pb.OpenCall(call_id=1, method=TOKENIZE, request=content)]))
+
+    parts: list[pb.CallPart] = []
+    while not parts or not parts[-1].is_last:
+        response = await peer.read()
+        assert response is not None
+        parts += response.parts
+
+    assert len(parts) == 4 and max(len(part.response) for part in parts) == MAX_BATCH_BYTES
+    whole = lm.TokenizeResponse.FromString(b"".join(part.response for part in parts))
+    assert len(whole.token_ids) == servicer.size
+
+
 @pytest.mark.parametrize(
     ("method", "content", "code"),
     [
         ("/mesh.v1.LanguageModel/Nothing", b"", grpc.StatusCode.UNIMPLEMENTED),
-        ("/mesh.v1.LanguageModel/Tokenize", b"", grpc.StatusCode.UNIMPLEMENTED),
+        (TALK, b"", grpc.StatusCode.UNIMPLEMENTED),
         (GENERATE, b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )

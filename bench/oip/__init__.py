@@ -1,0 +1,1 @@
+"""Measures a tensor request through MeshServe beside its peers, in turn. `make bench-oip`; docs/performance.md."""
