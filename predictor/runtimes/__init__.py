@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 # model_format of a deployment → "module:Class"; the class takes no arguments and implements base.Runtime.
 RUNTIMES: Mapping[str, str] = {
+    "embedding": "predictor.runtimes.embedding:EmbeddingRuntime",
     "llm": "predictor.runtimes.llm:LlmRuntime",
+    "reranker": "predictor.runtimes.reranker:RerankerRuntime",
     "sklearn": "predictor.runtimes.sklearn:SklearnRuntime",
 }

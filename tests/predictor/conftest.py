@@ -1,4 +1,4 @@
-"""Fixtures of the predictor's tests: the trained iris folder."""
+"""Fixtures of the predictor's tests: model folders that are made here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples.train_iris import train
+from tests.predictor.small_encoders import write_encoder
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,9 @@ def iris_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "iris"
     train(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small cross-encoder with one label and random weights."""
+    return write_encoder(tmp_path_factory.mktemp("models") / "reranker", num_labels=1)

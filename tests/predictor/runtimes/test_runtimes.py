@@ -37,8 +37,24 @@ def broken_gguf(folder: Path) -> Path:
     return folder / "model.gguf"
 
 
+def broken_encoder(folder: Path) -> Path:
+    (folder / "config.json").write_bytes(b'{"model_type": "bert"')
+    return folder
+
+
 EXAMPLES = {
+    "embedding": Example(
+        "minilm_folder", broken_encoder, {"text": ("BYTES", np.array([b"One text,", b"", b"two."], dtype=object))}
+    ),
     "sklearn": Example("iris_folder", broken_folder, {"input": ("FP64", np.array([[5.1, 3.5, 1.4, 0.2]]))}),
+    "reranker": Example(
+        "reranker_folder",
+        broken_encoder,
+        {
+            "query": ("BYTES", np.array([b"what is a fox", b""], dtype=object)),
+            "document": ("BYTES", np.array([b"a quick brown fox", b"a lazy dog"], dtype=object)),
+        },
+    ),
     "llm": Example(
         "smollm2_gguf",
         broken_gguf,
