@@ -25,6 +25,8 @@ from mesh.v1.multiplex_pb2_grpc import MultiplexServiceStub
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _GRANT = INITIAL_CREDIT // 2
+# What gRPC calls it when the connection breaks while it reads or writes a stream.
+_BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 Codec = Callable[[Any], Any]  # Any: a message of the method's own, or its bytes
 
@@ -288,7 +290,7 @@ class _Exchange:
                     self._take(part)
         except grpc.aio.AioRpcError as failure:
             self.is_unimplemented = failure.code() is grpc.StatusCode.UNIMPLEMENTED
-            error = failure
+            error = _of_a_peer_that_is_gone(failure) if failure.code() in _BROKEN else failure
         except asyncio.CancelledError:
             error = _error(grpc.StatusCode.CANCELLED, "the channel was closed")
         finally:
@@ -311,6 +313,11 @@ class _Exchange:
             error = None
         del self._calls[part.call_id]
         call.end(error)
+
+
+def _of_a_peer_that_is_gone(failure: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+    """No handler said this: none of the calls was answered, and another peer may be asked."""
+    return _error(grpc.StatusCode.UNAVAILABLE, failure.details() or "the exchange of calls broke")
 
 
 def _error(code: grpc.StatusCode, details: str, trailers: Any = ()) -> grpc.aio.AioRpcError:

@@ -64,7 +64,7 @@ async def test_progress_is_in_the_log_stage_by_stage(iris_folder: Path, tmp_path
 @pytest.mark.parametrize(
     ("fields", "error", "sentence"),
     [
-        ({"model_format": "onyx"}, NotFound, "unknown model format 'onyx'; known are: llm, sklearn"),
+        ({"model_format": "onyx"}, NotFound, "unknown model format 'onyx'; known are: .*llm, .*sklearn"),
         ({"storage_uri": "/no/such/folder"}, NotFound, "/no/such/folder"),
         ({"storage_uri": "gopher://x/y"}, MeshError, "unknown .*scheme 'gopher'"),
     ],

@@ -15,7 +15,7 @@ from mesh.errors import CorruptArtifact, InvalidInput
 from mesh.tensors import DATATYPES, Tensor
 from predictor.runtimes import RUNTIMES
 from predictor.runtimes.base import Arrays, DecoupledRuntime, ModelArtifact, Runtime
-from predictor.signature import check_inputs
+from predictor.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ async def test_a_loaded_model_answers_as_its_metadata_says(model_format: str, mo
     assert metadata.is_decoupled == isinstance(runtime, DecoupledRuntime)
     assert runtime.memory_bytes > 0
     tensors = {name: Tensor(name, datatype, array) for name, (datatype, array) in example.inputs.items()}
-    answer = await runtime.infer(check_inputs(metadata, tensors))
+    answer = await runtime.infer(Signature(metadata).check_inputs(tensors))
     assert_as_declared(runtime, answer)
     if isinstance(runtime, DecoupledRuntime):
-        async for part in runtime.infer_stream(check_inputs(metadata, tensors)):
+        async for part in runtime.infer_stream(Signature(metadata).check_inputs(tensors)):
             assert_as_declared(runtime, part)
     await runtime.unload()
     await runtime.unload()
