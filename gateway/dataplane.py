@@ -15,7 +15,9 @@ import grpc.aio
 from gateway.exchange import Exchange
 from gateway.metadata_cache import MetadataCache
 from mesh import context
+from mesh.deployments import versions_of
 from mesh.errors import InvalidInput, NotFound
+from mesh.model_health import is_ready
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.pool import EndpointPool
@@ -25,7 +27,6 @@ from mesh.v1.explain_pb2_grpc import ExplainServiceStub
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub
 from mesh.v1.registry_pb2 import (
     SERVICE_KIND_EXPLAINER,
-    SERVICE_KIND_PREDICTOR,
     SERVICE_KIND_TRANSFORMER,
     Deployment,
 )
@@ -78,29 +79,17 @@ class Dataplane:
         return deployment
 
     def is_ready(self, name: str, version: str = "") -> bool:
-        """True when a predictor has the model ready, in this version or in any. False for unknown models."""
-        view = self._view()
-        return name in view.deployments and any(
-            model.name == name and model.ready and version in ("", model.version)
-            for replica in view.replicas_of(SERVICE_KIND_PREDICTOR)
-            for model in replica.models
-        )
+        """True when a predictor has the model ready, in this version or in the deployed one. False for unknown ones."""
+        return is_ready(self._view(), name, version)
 
     def index(self, *, only_ready: bool = False) -> list[oip.RepositoryIndexResponse.ModelIndex]:
-        """One entry per deployment, by name."""
-        entries = []
-        for deployment in self.deployments():
-            is_ready = self.is_ready(deployment.name)
-            if is_ready or not only_ready:
-                entries.append(
-                    oip.RepositoryIndexResponse.ModelIndex(
-                        name=deployment.name,
-                        version=deployment.predictor.model_version or "1",
-                        state="READY" if is_ready else "UNAVAILABLE",
-                        reason="" if is_ready else "no predictor has it ready",
-                    )
-                )
-        return entries
+        """One entry per version of each deployment, by name; first the version that requests without one get."""
+        entries = [
+            _index_entry(deployment.name, version, self.is_ready(deployment.name, version if number else ""))
+            for deployment in self.deployments()
+            for number, version in enumerate(versions_of(deployment))
+        ]
+        return [entry for entry in entries if entry.state == "READY" or not only_ready]
 
     # Calls whose bytes only pass through
 
@@ -240,6 +229,15 @@ class Dataplane:
         remaining_s = context.remaining_s(self._request_timeout_s)
         deadline = self._clock() + (self._request_timeout_s if remaining_s is None else remaining_s)
         return lambda: max(0.0, deadline - self._clock())
+
+
+def _index_entry(name: str, version: str, is_ready: bool) -> oip.RepositoryIndexResponse.ModelIndex:
+    return oip.RepositoryIndexResponse.ModelIndex(
+        name=name,
+        version=version,
+        state="READY" if is_ready else "UNAVAILABLE",
+        reason="" if is_ready else "no predictor has it ready",
+    )
 
 
 def is_language_model(deployment: Deployment) -> bool:

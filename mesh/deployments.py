@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from mesh.errors import InvalidInput
 from mesh.names import check_name, check_sha256, check_text, check_uri, shown
-from mesh.v1.registry_pb2 import Deployment
+from mesh.v1.registry_pb2 import Deployment, PredictorSpec
 
 DEFAULT_MODEL_VERSION = "1"
 
@@ -72,6 +72,7 @@ def check_deployment(deployment: Deployment) -> Deployment:
     check_sha256(predictor.sha256, "predictor.sha256")
     check_name(predictor.model_version, "predictor.model_version")
     check_labels(predictor.options, "predictor.options")
+    _check_versions(predictor)
     check_labels(checked.labels, "labels")
     if len(checked.transformer.steps) > _MAX_ENTRIES:
         raise InvalidInput(
@@ -85,6 +86,13 @@ def check_deployment(deployment: Deployment) -> Deployment:
     return checked
 
 
+def versions_of(deployment: Deployment) -> list[str]:
+    """All versions of a deployment's model; first the one that requests without a version get."""
+    predictor = deployment.predictor
+    deployed = predictor.model_version or DEFAULT_MODEL_VERSION
+    return [deployed, *(version.model_version for version in predictor.versions)]
+
+
 def check_labels(labels: Mapping[str, str], field: str) -> None:
     """Raise InvalidInput unless `labels` is at most 64 names with values of at most 1024 characters."""
     if len(labels) > _MAX_ENTRIES:
@@ -92,6 +100,36 @@ def check_labels(labels: Mapping[str, str], field: str) -> None:
     for key, value in labels.items():
         check_name(key, f"{field} key")
         check_text(value, f"{field}.{key}", _MAX_VALUE_CHARS)
+
+
+def _check_versions(predictor: PredictorSpec) -> None:
+    """Check the further versions, and fill in what they take from the deployed one."""
+    if len(predictor.versions) > _MAX_ENTRIES:
+        raise InvalidInput(
+            f"predictor.versions has {len(predictor.versions)} entries; the limit is {_MAX_ENTRIES}",
+            field="predictor.versions",
+        )
+    known = {predictor.model_version}
+    for index, version in enumerate(predictor.versions):
+        where = f"predictor.versions[{index}]"
+        check_name(version.model_version, f"{where}.model_version")
+        if version.model_version in known:
+            raise InvalidInput(
+                f"{where}.model_version {shown(version.model_version)} is there twice; the deployed version is "
+                f"{shown(predictor.model_version)}",
+                field=f"{where}.model_version",
+            )
+        known.add(version.model_version)
+        if not version.storage_uri:
+            version.storage_uri = predictor.storage_uri
+            version.sha256 = version.sha256 or predictor.sha256
+        version.model_format = version.model_format or predictor.model_format
+        if not version.options and version.model_format == predictor.model_format:
+            version.options.update(predictor.options)
+        check_name(version.model_format, f"{where}.model_format")
+        check_uri(version.storage_uri, f"{where}.storage_uri")
+        check_sha256(version.sha256, f"{where}.sha256")
+        check_labels(version.options, f"{where}.options")
 
 
 def _parse_entry(entry: object, index: int, source: str) -> Deployment:
@@ -127,6 +165,10 @@ def _set(message: Message, name: str, value: object, path: str) -> None:
     elif field.is_repeated:
         if not isinstance(value, list):
             raise InvalidInput(f"{path} must be a list, is {_kind(value)}", field=path)
+        if field.message_type is not None:
+            for index, item in enumerate(value):
+                _fill(target.add(), item, f"{path}[{index}]")
+            return
         target.extend(_text(item, f"{path}[{index}]") for index, item in enumerate(value))
     elif field.message_type is not None:
         target.SetInParent()  # `transformer: {}` means: with a transformer, all defaults

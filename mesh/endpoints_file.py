@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mesh.deployments import DEFAULT_MODEL_VERSION, parse_deployments, read_yaml
+from mesh.deployments import parse_deployments, read_yaml, versions_of
 from mesh.errors import InvalidInput
 from mesh.names import check_address, shown
 from mesh.v1.registry_pb2 import (
@@ -76,10 +76,10 @@ def _replica(
         raise InvalidInput(
             f"{source}: {field}.models has {shown(str(unknown[0]))}, which is no deployment", field=field
         )
-    models = [_served(deployments[name]) for name in names] if kind == SERVICE_KIND_PREDICTOR else []
+    served = names if kind == SERVICE_KIND_PREDICTOR else []
+    models = [model for name in served for model in _served(deployments[name])]
     return Replica(id=f"{ServiceKind.Name(kind)}@{address}", kind=kind, address=address, models=models)
 
 
-def _served(deployment: Deployment) -> ServedModel:
-    version = deployment.predictor.model_version or DEFAULT_MODEL_VERSION
-    return ServedModel(name=deployment.name, version=version, ready=True)
+def _served(deployment: Deployment) -> list[ServedModel]:
+    return [ServedModel(name=deployment.name, version=version, ready=True) for version in versions_of(deployment)]

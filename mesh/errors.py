@@ -19,6 +19,7 @@ are the canonical names and numbers of google/rpc/code.proto, so every front can
     ├── Unsupported             UNIMPLEMENTED        501
     ├── Unavailable             UNAVAILABLE          503
     │   ├── ModelNotReady       UNAVAILABLE          503
+    │   │   └── ModelTooLarge   UNAVAILABLE          503
     │   └── DiskFull            UNAVAILABLE          503
     ├── CorruptArtifact         FAILED_PRECONDITION  500
     └── DeadlineExceeded        DEADLINE_EXCEEDED    504
@@ -174,6 +175,10 @@ class Unavailable(MeshError):
 
 class ModelNotReady(Unavailable):
     """The model is known and is not loaded (yet)."""
+
+
+class ModelTooLarge(ModelNotReady):
+    """The model takes more memory than this replica may use; only another one can serve it."""
 
 
 class DiskFull(Unavailable):

@@ -1,10 +1,14 @@
-"""gRPC health of each deployment at a service in front of predictors: SERVING while a predictor has its model ready."""
+"""Which models are ready, as the replicas of predictors say it; and the gRPC health of each deployment that follows.
+
+A deployment is SERVING while a predictor has ready what requests without a version get.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from mesh.deployments import versions_of
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR
 from mesh.view import MeshView
 
@@ -48,6 +52,19 @@ class ModelHealth:
 
 def readiness(view: MeshView) -> dict[str, bool]:
     """For each deployment, whether a predictor has its model ready."""
+    return {name: is_ready(view, name) for name in view.deployments}
+
+
+def is_ready(view: MeshView, name: str, version: str = "") -> bool:
+    """True when a predictor has that version of a deployment's model ready; empty: what requests without one get.
+
+    Where no predictor holds the version that the deployment points to, that is whatever they hold. False for what is
+    not deployed.
+    """
+    if name not in view.deployments:
+        return False
     replicas = view.replicas_of(SERVICE_KIND_PREDICTOR)
-    ready = {model.name for replica in replicas for model in replica.models if model.ready}
-    return {name: name in ready for name in view.deployments}
+    models = [model for replica in replicas for model in replica.models if model.name == name]
+    wanted = version or versions_of(view.deployments[name])[0]
+    asked = [model for model in models if model.version == wanted]
+    return any(model.ready for model in (asked if asked or version else models))

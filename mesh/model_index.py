@@ -13,7 +13,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from mesh.deployments import versions_of
 from mesh.errors import Unsupported
+from mesh.model_health import is_ready
 from mesh.oip import open_inference_pb2 as oip
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR
 from mesh.view import MeshView
@@ -56,11 +58,7 @@ class ModelIndex:
         )
 
     async def model_ready(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
-        ready = any(
-            entry.name == request.name and entry.state == "READY" and request.version in ("", entry.version)
-            for entry in index_of(self._view())
-        )
-        return oip.ModelReadyResponse(ready=ready)
+        return oip.ModelReadyResponse(ready=is_ready(self._view(), request.name, request.version))
 
     async def repository_index(
         self, request: oip.RepositoryIndexRequest, context: Context
@@ -70,15 +68,19 @@ class ModelIndex:
 
 
 def index_of(view: MeshView) -> Iterator[oip.RepositoryIndexResponse.ModelIndex]:
-    """Models by name and version: those that predictors hold, and those that are deployed and that none holds."""
+    """Models by name and version: those that predictors hold, and those that are deployed and that none holds.
+
+    Of a deployment in another version than the one that predictors hold, only further versions are listed.
+    """
     held: dict[tuple[str, str], list[bool]] = {}
     for replica in view.replicas_of(SERVICE_KIND_PREDICTOR):
         for model in replica.models:
             held.setdefault((model.name, model.version), []).append(model.ready)
     names = {name for name, _ in held}
     for name, deployment in view.deployments.items():
-        if name not in names:
-            held[name, deployment.predictor.model_version] = []
+        deployed, *further = versions_of(deployment)
+        for version in further if name in names else (deployed, *further):
+            held.setdefault((name, version), [])
     for (name, version), ready in sorted(held.items()):
         reason = f"{sum(ready)} of {len(ready)} replicas ready" if ready else "no replica holds it"
         yield _Entry(name=name, version=version, state=_state(ready), reason=reason)

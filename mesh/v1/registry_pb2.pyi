@@ -253,6 +253,66 @@ class ExplainerSpec(_message.Message):
 Global___ExplainerSpec: _TypeAlias = ExplainerSpec  # noqa: Y015
 
 @_typing.final
+class VersionSpec(_message.Message):
+    """A further version of a deployment's model, served beside the one that the deployment points to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    STORAGE_URI_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    MODEL_FORMAT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """The version, as requests name it. Never that of another version of the deployment."""
+    storage_uri: _builtins.str
+    """Where the artifact is; empty means the deployed version's."""
+    sha256: _builtins.str
+    """SHA-256 of the artifact, in hexadecimal; empty means unchecked, or the deployed version's where storage_uri is."""
+    model_format: _builtins.str
+    """Format of the artifact; empty means the deployed version's."""
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Settings of the runtime, by name; empty means the deployed version's where model_format is the same."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        storage_uri: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        model_format: _builtins.str = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_format", b"model_format", "model_version", b"model_version", "options", b"options", "sha256", b"sha256", "storage_uri", b"storage_uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionSpec: _TypeAlias = VersionSpec  # noqa: Y015
+
+@_typing.final
 class PredictorSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,6 +341,7 @@ class PredictorSpec(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     model_format: _builtins.str
     """Format of the artifact, which chooses the runtime: "llm", "sklearn", …"""
     storage_uri: _builtins.str
@@ -293,6 +354,10 @@ class PredictorSpec(_message.Message):
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Settings of the runtime, by name."""
 
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionSpec]:
+        """Further versions, which requests get that name them. At most 64."""
+
     def __init__(
         self,
         *,
@@ -301,10 +366,11 @@ class PredictorSpec(_message.Message):
         sha256: _builtins.str = ...,
         model_version: _builtins.str = ...,
         options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        versions: _abc.Iterable[Global___VersionSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_format", b"model_format", "model_version", b"model_version", "options", b"options", "sha256", b"sha256", "storage_uri", b"storage_uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_format", b"model_format", "model_version", b"model_version", "options", b"options", "sha256", b"sha256", "storage_uri", b"storage_uri", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,6 +24,7 @@ from mesh.v1.registry_pb2 import (
     ServedModel,
     ServiceKind,
     TransformerSpec,
+    VersionSpec,
 )
 from mesh.view import MeshView
 from tests.gateway.fake_language_model import FakeLanguageModel
@@ -60,6 +61,21 @@ def test_readiness_is_what_predictors_announce() -> None:
     assert not plane.is_ready("gone"), "announced, and not deployed"
     assert [(one.name, one.state) for one in plane.index()] == [("a", "READY"), ("b", "UNAVAILABLE")]
     assert [one.name for one in plane.index(only_ready=True)] == ["a"]
+
+
+def test_the_index_has_each_version_and_the_deployed_one_first() -> None:
+    versions = [VersionSpec(model_version="1"), VersionSpec(model_version="9")]
+    deployment = Deployment(name="a", predictor=PredictorSpec(model_version="2", versions=versions))
+    models = [ServedModel(name="a", version=version, ready=version != "2") for version in "12"]
+    plane = dataplane(view([deployment], Replica(id="p", kind=SERVICE_KIND_PREDICTOR, models=models)))
+
+    assert [(one.version, one.state, one.reason) for one in plane.index()] == [
+        ("2", "UNAVAILABLE", "no predictor has it ready"),
+        ("1", "READY", ""),
+        ("9", "UNAVAILABLE", "no predictor has it ready"),
+    ]
+    assert [one.version for one in plane.index(only_ready=True)] == ["1"]
+    assert not plane.is_ready("a")
 
 
 def test_deployment_is_noted_once_it_is_found() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mesh.deployments import check_deployment, read_deployments
+from mesh.deployments import check_deployment, read_deployments, versions_of
 from mesh.errors import InvalidInput
-from mesh.v1.registry_pb2 import Deployment, ExplainerSpec, PredictorSpec, TransformerSpec
+from mesh.v1.registry_pb2 import Deployment, ExplainerSpec, PredictorSpec, TransformerSpec, VersionSpec
 
 IRIS = "name: iris, predictor: {model_format: sklearn, storage_uri: 'file:///m'}"
 
@@ -101,3 +102,97 @@ def test_check_changes_a_copy_only() -> None:
 
     assert check_deployment(given).predictor.model_version == "1"
     assert given.predictor.model_version == ""
+
+
+def with_versions(*versions: VersionSpec, **fields: Any) -> Deployment:
+    predictor = PredictorSpec(
+        model_format="sklearn", storage_uri="file:///one", sha256="a" * 64, options={"num_threads": "2"}, **fields
+    )
+    predictor.versions.extend(versions)
+    return Deployment(name="iris", predictor=predictor)
+
+
+def test_further_versions_are_read_from_the_file(tmp_path: Path) -> None:
+    [deployment] = read(
+        tmp_path,
+        """
+deployments:
+  - name: iris
+    predictor:
+      model_format: sklearn
+      storage_uri: file:///models/iris-2
+      model_version: 2
+      options: {num_threads: 2}
+      versions:
+        - {model_version: 1, storage_uri: "file:///models/iris-1"}
+        - model_version: 3
+          model_format: onnx
+          storage_uri: file:///models/iris-3
+          options: {warm: true}
+""",
+    )
+
+    assert versions_of(deployment) == ["2", "1", "3"]
+    first, third = deployment.predictor.versions
+    assert (first.model_format, first.storage_uri, dict(first.options)) == (
+        "sklearn",
+        "file:///models/iris-1",
+        {"num_threads": "2"},
+    )
+    assert (third.model_format, dict(third.options)) == ("onnx", {"warm": "true"})
+
+
+def test_a_version_takes_what_it_does_not_say_from_the_deployed_one() -> None:
+    checked = check_deployment(
+        with_versions(
+            VersionSpec(model_version="2"),
+            VersionSpec(model_version="3", storage_uri="file:///three"),
+            VersionSpec(model_version="4", model_format="onnx"),
+        )
+    )
+
+    same, elsewhere, other_format = checked.predictor.versions
+    assert (same.storage_uri, same.sha256, same.model_format) == ("file:///one", "a" * 64, "sklearn")
+    assert (elsewhere.sha256, elsewhere.options["num_threads"]) == ("", "2")
+    assert not other_format.options
+    assert versions_of(checked) == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        (VersionSpec(model_version="1"), "versions[0].model_version '1' is there twice; the deployed version is '1'"),
+        (VersionSpec(), "predictor.versions[0].model_version is empty"),
+        (VersionSpec(model_version="2", storage_uri="two"), "predictor.versions[0].storage_uri 'two' is not a URI"),
+        (VersionSpec(model_version="2", sha256="x"), "predictor.versions[0].sha256 'x' is not a SHA-256"),
+        (VersionSpec(model_version="2", model_format="A"), "predictor.versions[0].model_format 'A' is not a valid"),
+        (VersionSpec(model_version="2", options={"A": ""}), "predictor.versions[0].options key 'A' is not a valid"),
+    ],
+)
+def test_a_wrong_version_is_named(version: VersionSpec, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_deployment(with_versions(version))
+
+    assert sentence in caught.value.message
+
+
+def test_there_are_not_too_many_versions() -> None:
+    versions = [VersionSpec(model_version=str(number)) for number in range(2, 67)]
+
+    with pytest.raises(InvalidInput, match=r"predictor\.versions has 65 entries; the limit is 64"):
+        check_deployment(with_versions(*versions))
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("versions: 3", "predictor.versions must be a list, is a number"),
+        ("versions: [3]", "predictor.versions[0] must be a mapping, is a number"),
+        ("versions: [{model: 3}]", "predictor.versions[0].model is not a field; the fields are model_version"),
+    ],
+)
+def test_a_list_of_versions_is_checked_as_it_is_read(tmp_path: Path, written: str, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(tmp_path, f"deployments: [{{name: a, predictor: {{{written}}}}}]")
+
+    assert sentence in caught.value.message

@@ -14,7 +14,8 @@ from mesh.view import MeshView
 DEPLOYMENTS = """
 deployments:
   - {name: iris, predictor: {model_format: sklearn, storage_uri: "file:///m"}}
-  - {name: chat, predictor: {model_format: llm, storage_uri: "file:///n", model_version: "3"}}
+  - name: chat
+    predictor: {model_format: llm, storage_uri: "file:///n", model_version: "3", versions: [{model_version: "2"}]}
 """
 
 
@@ -35,8 +36,11 @@ endpoints:
     )
 
     predictors = {r.address: r for r in view.replicas_of(SERVICE_KIND_PREDICTOR)}
-    assert [model.name for model in predictors["h:1"].models] == ["iris", "chat"]
-    assert [(model.name, model.version, model.ready) for model in predictors["h:2"].models] == [("chat", "3", True)]
+    assert [model.name for model in predictors["h:1"].models] == ["iris", "chat", "chat"]
+    assert [(model.name, model.version, model.ready) for model in predictors["h:2"].models] == [
+        ("chat", "3", True),
+        ("chat", "2", True),
+    ]
     [explainer] = view.replicas_of(SERVICE_KIND_EXPLAINER)
     assert not explainer.models
 

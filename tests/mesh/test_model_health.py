@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.model_health import ModelHealth
+from mesh.model_health import ModelHealth, is_ready, readiness
 from mesh.testing import eventually
-from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Deployment, Replica, ServedModel
+from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Deployment, PredictorSpec, Replica, ServedModel, VersionSpec
 from mesh.view import MeshView
 
 
@@ -33,3 +33,15 @@ async def test_each_change_is_told_once() -> None:
     health.notice(seen[-1])
     await eventually(lambda: told[3:] == [("a", False)])
     await health.close()
+
+
+def test_readiness_is_of_the_version_that_is_asked_for() -> None:
+    deployment = Deployment(
+        name="a", predictor=PredictorSpec(model_version="2", versions=[VersionSpec(model_version="1")])
+    )
+    models = [ServedModel(name="a", version="2", ready=False), ServedModel(name="a", version="1", ready=True)]
+    mesh = MeshView({"a": deployment}, {"p": Replica(id="p", kind=SERVICE_KIND_PREDICTOR, models=models)})
+
+    assert [is_ready(mesh, "a", version) for version in ("", "1", "2", "3")] == [False, True, False, False]
+    assert readiness(mesh) == {"a": False}
+    assert not is_ready(mesh, "b")

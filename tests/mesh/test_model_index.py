@@ -12,7 +12,7 @@ from mesh.model_index import ModelIndex, add_ModelIndex_to_server, index_of
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.testing import serve_in_process
-from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Deployment, PredictorSpec, Replica, ServedModel
+from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Deployment, PredictorSpec, Replica, ServedModel, VersionSpec
 from mesh.view import MeshView
 
 VIEW = MeshView(
@@ -78,3 +78,21 @@ async def test_what_only_models_answer_is_refused_with_a_sentence(stub: GRPCInfe
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert caught.value.details() == "ModelInfer is not served by the explainer"
+
+
+def test_each_deployed_version_is_in_the_index() -> None:
+    versions = [VersionSpec(model_version="1"), VersionSpec(model_version="3")]
+    deployments = {
+        name: Deployment(name=name, predictor=PredictorSpec(model_version="2", versions=versions)) for name in "ab"
+    }
+    models = [ServedModel(name="a", version="2", ready=True), ServedModel(name="a", version="1", ready=False)]
+    view = MeshView(deployments, {"p": Replica(id="p", kind=SERVICE_KIND_PREDICTOR, models=models)})
+
+    assert [(entry.name, entry.version, entry.state) for entry in index_of(view)] == [
+        ("a", "1", "LOADING"),
+        ("a", "2", "READY"),
+        ("a", "3", "UNAVAILABLE"),
+        ("b", "1", "UNAVAILABLE"),
+        ("b", "2", "UNAVAILABLE"),
+        ("b", "3", "UNAVAILABLE"),
+    ]

@@ -96,6 +96,20 @@ def test_spec_is_the_same_text_for_the_same_content() -> None:
     assert spec_of(one) == spec_of(other)
 
 
+async def test_further_versions_are_stored_with_what_they_take_from_the_deployed_one(control: ControlPlane) -> None:
+    given = deployment("iris")
+    given.predictor.versions.add(model_version="2", storage_uri="file:///two")
+
+    stored = await control.apply_deployment(given)
+    records = await asyncio.to_thread(control._catalog.deployments)
+
+    assert [(version.model_version, version.model_format) for version in stored.predictor.versions] == [("2", "x")]
+    assert deployment_of(records[0]) == stored
+    given.predictor.versions.add(model_version="2")
+    with pytest.raises(InvalidInput, match="is there twice"):
+        await control.apply_deployment(given)
+
+
 async def test_record_gives_the_deployment_back(control: ControlPlane) -> None:
     stored = await control.apply_deployment(deployment("iris"))
     records = await asyncio.to_thread(control._catalog.deployments)
