@@ -1,7 +1,8 @@
 """`python -m predictor`: reads the settings, puts the predictor together, and runs it until SIGTERM.
 
 The order of the start: bind the ports (a taken one ends it at once), make the replica known, then load all models at
-the same time. A model answers as soon as it is loaded; one that fails is reported and stops nothing.
+the same time, unless a memory budget has them loaded on demand. A model answers as soon as it is loaded; one that fails
+is reported and stops nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ async def serve(settings: PredictorSettings, runtimes: Mapping[str, str] = RUNTI
         ),
         presence.model_changed,
         unload_timeout_s=settings.unload_timeout_s,
+        memory_budget_bytes=settings.memory_budget_mb * 1024 * 1024,
+        load_wait_s=settings.load_wait_s,
+        max_waiting=settings.max_load_waiters,
     )
     _add_services(server, repository)
 

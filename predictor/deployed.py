@@ -8,31 +8,38 @@ from pathlib import Path
 from mesh.deployments import read_deployments
 from mesh.errors import InvalidInput
 from mesh.names import check_name
-from mesh.v1.registry_pb2 import Deployment
+from mesh.v1.registry_pb2 import Deployment, PredictorSpec, VersionSpec
 from predictor.loader import ModelSpec
 
 
 def deployed_models(deployments: Path | None, models: Iterable[str]) -> list[ModelSpec]:
     """All models, the file's first. Raises InvalidInput that names the file or the flag, and what is wrong."""
-    specs = [] if deployments is None else [spec_of(deployment) for deployment in read_deployments(deployments)]
-    specs += [parse_model_flag(flag) for flag in models]
-    names = [spec.name for spec in specs]
+    deployed = [] if deployments is None else [specs_of(deployment) for deployment in read_deployments(deployments)]
+    deployed += [[parse_model_flag(flag)] for flag in models]
+    names = [versions[0].name for versions in deployed]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidInput(f"model '{twice}' is given twice", field="model")
-    return specs
+    return [spec for versions in deployed for spec in versions]
 
 
-def spec_of(deployment: Deployment) -> ModelSpec:
-    """What a predictor must know of a deployment; it has been checked where it was read."""
+def specs_of(deployment: Deployment) -> list[ModelSpec]:
+    """What a predictor must know of a deployment; it has been checked, and filled in, where it was read.
+
+    One entry per version; first the one that requests without a version get.
+    """
     predictor = deployment.predictor
+    return [_spec(deployment.name, predictor), *(_spec(deployment.name, version) for version in predictor.versions)]
+
+
+def _spec(name: str, version: PredictorSpec | VersionSpec) -> ModelSpec:
     return ModelSpec(
-        name=deployment.name,
-        model_format=predictor.model_format,
-        storage_uri=predictor.storage_uri,
-        version=predictor.model_version,
-        sha256=predictor.sha256 or None,
-        options=dict(predictor.options),
+        name=name,
+        model_format=version.model_format,
+        storage_uri=version.storage_uri,
+        version=version.model_version,
+        sha256=version.sha256 or None,
+        options=dict(version.options),
     )
 
 

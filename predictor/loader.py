@@ -1,5 +1,7 @@
 """From a model's specification to a model that answers: fetch, check, load, warm. Progress goes to the log.
 
+Between fetching and loading it asks for room in memory; whether and when there is some is not known here.
+
 The log events `model_progress` (model, stage, done, total) are for people and for the supervisor, which shows bars.
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,13 @@ from predictor.statistics import ModelStatistics
 log = get_logger(__name__)
 
 _PROGRESS_INTERVAL_S = 0.25
+
+# Awaited once, before anything is loaded, with the bytes that the artifact takes on disk; may raise MeshError.
+MakeRoom = Callable[[int], Awaitable[None]]
+
+
+async def room_enough(_size_bytes: int) -> None:
+    """A MakeRoom that grants everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ class ModelLoader:
         self._logs = logs or LogSettings()
         self._may_run_code = may_run_code
 
-    async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
+    async def load(self, spec: ModelSpec, on_health: OnHealth, make_room: MakeRoom = room_enough) -> LoadedModel:
         """Raises the MeshError of whatever fails; then nothing of the model is left in memory."""
         batching, options = split_options(spec.options)
         # Importing a library can take seconds: not on the event loop.
@@ -108,6 +117,7 @@ class ModelLoader:
         digest = spec.sha256
         if digest is None:
             digest = await asyncio.to_thread(artifact_digest, path)
+        await make_room(await asyncio.to_thread(artifact_bytes, path))
         try:
             artifact = ModelArtifact(
                 spec.name,
@@ -154,6 +164,12 @@ class ProgressLog:
             return
         self._stage, self._logged_at = stage, now
         log.info("model_progress", model=self._model, stage=stage, done=done, total=total)
+
+
+def artifact_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def artifact_digest(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mesh.oip import open_inference_pb2 as oip
 from predictor.loader import LoadedModel
 from predictor.runtimes.base import ModelMetadata, TensorSpec
@@ -11,13 +13,13 @@ from predictor.statistics import AnswerDurations, Duration, PhaseDurations
 _CONFIG_NAMES = {"BYTES": "TYPE_STRING"}
 
 
-def metadata_message(model: LoadedModel) -> oip.ModelMetadataResponse:
-    """Inputs and outputs with their whole shapes, the batch dimension included."""
+def metadata_message(model: LoadedModel, versions: Iterable[str]) -> oip.ModelMetadataResponse:
+    """Inputs and outputs with their whole shapes, the batch dimension included. versions: all that can be asked for."""
     metadata = model.metadata
     tensor = oip.ModelMetadataResponse.TensorMetadata
     return oip.ModelMetadataResponse(
         name=model.spec.name,
-        versions=[model.spec.version],
+        versions=versions,
         platform=metadata.platform,
         inputs=[tensor(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in metadata.inputs],
         outputs=[tensor(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in metadata.outputs],

@@ -1,5 +1,8 @@
 """Tells others which models this predictor serves: the gRPC health service, by model, and the registry, by lease.
 
+A model's health, and what the lease says, is of each of its versions: the service `iris` is the version that requests
+without one get, and `iris/versions/2` version 2, as in the paths of the Open Inference Protocol.
+
 Follows what it is told of the models; decides nothing.
 """
 
@@ -34,11 +37,17 @@ class Presence:
     def __init__(self, health: Health, specs: Iterable[ModelSpec]) -> None:
         self._health = health
         self._lease: Lease | None = None
-        self._models = {spec.name: ServedModel(name=spec.name, version=spec.version) for spec in specs}
+        self._models: dict[str, ServedModel] = {}
+        self._deployed: dict[str, str] = {}
+        for spec in specs:
+            self._models[_service(spec)] = ServedModel(name=spec.name, version=spec.version)
+            self._deployed.setdefault(spec.name, spec.version)  # the first is the one that a deployment points to
 
     async def model_changed(self, spec: ModelSpec, is_ready: bool) -> None:
-        self._models[spec.name].ready = is_ready
-        await self._health.set(spec.name, is_ready)
+        self._models[_service(spec)].ready = is_ready
+        await self._health.set(_service(spec), is_ready)
+        if spec.version == self._deployed[spec.name]:
+            await self._health.set(spec.name, is_ready)
         if self._lease is not None:
             await self._lease.set_models(list(self._models.values()))
 
@@ -53,3 +62,8 @@ class Presence:
         lease, self._lease = self._lease, None
         if lease is not None:
             await lease.withdraw()
+
+
+def _service(spec: ModelSpec) -> str:
+    """Name of one version in the health service."""
+    return f"{spec.name}/versions/{spec.version}"

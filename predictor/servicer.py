@@ -46,7 +46,7 @@ class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
 
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
         async with self._repository.hold(request.name, request.version) as model:
-            return metadata_message(model)
+            return metadata_message(model, self._repository.versions(request.name))
 
     async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
         async with self._repository.hold(request.name, request.version) as model:
@@ -55,7 +55,7 @@ class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
     async def ModelStatistics(
         self, request: oip.ModelStatisticsRequest, context: Context
     ) -> oip.ModelStatisticsResponse:
-        models = [self._repository.get(request.name, request.version)] if request.name else self._repository.loaded()
+        models = self._repository.loaded(request.name, request.version)
         return oip.ModelStatisticsResponse(model_stats=map(statistics_message, models))
 
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
@@ -83,14 +83,14 @@ class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
         name = _named_model(request)
-        await self._repository.load(name)
+        await self._repository.load(name, _named_version(request))
         return oip.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
     async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
         name = _named_model(request)
-        await self._repository.unload(name)
+        await self._repository.unload(name, _named_version(request))
         return oip.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
     async def SystemSharedMemoryStatus(
@@ -136,6 +136,17 @@ def _named_model(request: oip.RepositoryModelLoadRequest | oip.RepositoryModelUn
     if not name:
         raise InvalidInput("model_name is empty", field="model_name")
     return name
+
+
+def _named_version(request: oip.RepositoryModelLoadRequest | oip.RepositoryModelUnloadRequest) -> str:
+    """Of the parameter `version`, which is ours; empty means all versions, as it does for Triton."""
+    if "version" not in request.parameters:
+        return ""
+    parameter = request.parameters["version"]
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind not in ("string_param", "int64_param"):
+        raise InvalidInput("parameter 'version' must be a text or a whole number", field="parameters.version")
+    return parameter.string_param if kind == "string_param" else str(parameter.int64_param)
 
 
 def _no_shared_memory() -> Unsupported:

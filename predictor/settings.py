@@ -27,6 +27,22 @@ class PredictorSettings(ServiceSettings):
         "for artifacts whose every author you trust.",
     )
     lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
+    memory_budget_mb: int = Field(
+        0,
+        ge=0,
+        le=1 << 24,
+        description="Memory that all models may take together, in MiB. Models are loaded when requests want them, and "
+        "idle ones leave, the least recently used first. 0: no budget, all models are loaded at the start.",
+    )
+    load_wait_s: float = Field(
+        300.0, gt=0, le=3600, description="Seconds that a request waits for its model to be loaded, if it can wait."
+    )
+    max_load_waiters: int = Field(
+        1024,
+        ge=1,
+        le=1 << 16,
+        description="Requests that wait for models to be loaded; more get RESOURCE_EXHAUSTED at once.",
+    )
     unload_timeout_s: float = Field(
         60.0, ge=0, le=3600, description="Seconds that requests get to finish before their model is unloaded."
     )

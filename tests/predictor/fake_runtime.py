@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 
 import numpy as np
 
 from mesh import tensors
-from predictor.loader import LoadedModel, ModelSpec
+from predictor.loader import LoadedModel, MakeRoom, ModelSpec, room_enough
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.statistics import ModelStatistics
 
@@ -74,7 +75,12 @@ class CountdownRuntime(IdentityRuntime):
 
 
 class FakeLoader:
-    """Loads fakes by model format. `failures` by model name are raised; `gates` by model name are waited for."""
+    """Loads fakes by model format. `failures` by model name are raised; `gates` by model name are waited for.
+
+    disk_bytes: what an artifact takes on disk. memory_bytes, by model name: what it takes once loaded, else the same.
+    """
+
+    disk_bytes = 1000
 
     def __init__(self, **formats: type[IdentityRuntime]) -> None:
         self.formats = formats
@@ -82,15 +88,40 @@ class FakeLoader:
         self.gates: dict[str, asyncio.Event] = {}
         self.runtimes: dict[str, IdentityRuntime] = {}
         self.on_health: dict[str, OnHealth] = {}
+        self.memory_bytes: dict[str, int] = {}
         self.num_loads = 0
+        self.loads: list[str] = []  # name:version of each load that got room, in order
+        self.max_loading: Counter[str] = Counter()  # most loads at the same time, by name:version
+        self.most_bytes = 0  # in memory at the same time, those that load included
+        self._loading: Counter[str] = Counter()
+        self._loaded: list[IdentityRuntime] = []
 
-    async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
+    @property
+    def bytes_in_memory(self) -> int:
+        """Of all that was loaded, or begins to load, and is not unloaded."""
+        return sum(runtime.memory_bytes for runtime in self._loaded if not runtime.is_unloaded)
+
+    async def load(self, spec: ModelSpec, on_health: OnHealth, make_room: MakeRoom = room_enough) -> LoadedModel:
+        await make_room(self.disk_bytes)
         self.num_loads += 1
-        if spec.name in self.gates:
-            await self.gates[spec.name].wait()
-        if spec.name in self.failures:
-            raise self.failures[spec.name]
+        key = f"{spec.name}:{spec.version}"
+        self.loads.append(key)
         runtime = self.formats.get(spec.model_format, IdentityRuntime)()
+        runtime.memory_bytes = self.memory_bytes.get(spec.name, self.disk_bytes)
+        self._loaded.append(runtime)
+        self._loading[key] += 1
+        self.max_loading[key] = max(self.max_loading[key], self._loading[key])
+        self.most_bytes = max(self.most_bytes, self.bytes_in_memory)
+        try:
+            if spec.name in self.gates:
+                await self.gates[spec.name].wait()
+            if spec.name in self.failures:
+                raise self.failures[spec.name]
+        except BaseException:
+            await runtime.unload()
+            raise
+        finally:
+            self._loading[key] -= 1
         self.runtimes[spec.name] = runtime
         self.on_health[spec.name] = on_health
         return LoadedModel(spec, "0" * 64, runtime, ModelStatistics())

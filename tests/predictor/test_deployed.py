@@ -13,7 +13,8 @@ from predictor.loader import ModelSpec
 FILE = """
 deployments:
   - name: smollm2
-    predictor: {model_format: llm, storage_uri: "file:///m.gguf", model_version: 3, options: {dtype: float32}}
+    predictor: {model_format: llm, storage_uri: "file:///m.gguf", model_version: 3, options: {dtype: float32},
+                versions: [{model_version: 2, storage_uri: "file:///old.gguf"}]}
     transformer: {steps: [chat_template]}
   - name: iris
     predictor: {model_format: sklearn, storage_uri: "file:///iris"}
@@ -28,6 +29,7 @@ def test_models_come_from_the_file_and_from_flags(tmp_path: Path) -> None:
 
     assert specs == [
         ModelSpec("smollm2", "llm", "file:///m.gguf", "3", None, {"dtype": "float32"}),
+        ModelSpec("smollm2", "llm", "file:///old.gguf", "2", None, {"dtype": "float32"}),
         ModelSpec("iris", "sklearn", "file:///iris", "1"),
         ModelSpec("other", "sklearn", "./folder"),
         ModelSpec("tiny", "llm", "./tiny.gguf"),

@@ -36,7 +36,20 @@ async def test_health_follows_each_model() -> None:
     await presence.model_changed(spec("a"), False)
     await presence.model_changed(spec("a"), True)
 
-    assert health.told == [("a", False), ("a", True)]
+    assert health.told == [("a/versions/1", False), ("a", False), ("a/versions/1", True), ("a", True)]
+
+
+async def test_a_model_is_as_healthy_as_the_version_that_is_deployed() -> None:
+    health, lease = FakeHealth(), FakeLease()
+    presence = Presence(health, [spec("a", version="3"), spec("a", version="2")])
+    await presence.announce(lease)
+
+    await presence.model_changed(spec("a", version="2"), True)
+    await presence.model_changed(spec("a", version="3"), True)
+
+    assert health.told == [("a/versions/2", True), ("a/versions/3", True), ("a", True)]
+    assert lease.calls[0] == "a:3:False a:2:False"
+    assert lease.calls[-1] == "a:3:True a:2:True"
 
 
 async def test_the_lease_begins_with_what_is_known_and_follows() -> None:

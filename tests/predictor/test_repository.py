@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -15,32 +14,8 @@ from mesh.errors import (
     ModelNotFound,
     ModelNotReady,
 )
-from predictor.loader import ModelSpec
-from predictor.repository import ModelRepository, ModelState
-from tests.predictor.fake_runtime import FakeLoader, spec
-
-
-class Repository(ModelRepository):
-    """A repository with a fake loader, which writes down what it tells others."""
-
-    def __init__(self, *names: str, unload_timeout_s: float = 60.0) -> None:
-        self.loader = FakeLoader()
-        self.told: list[tuple[str, bool]] = []
-
-        async def on_change(changed: ModelSpec, is_ready: bool) -> None:
-            self.told.append((changed.name, is_ready))
-
-        specs = [spec(name) for name in names]
-        super().__init__(specs, self.loader, on_change, unload_timeout_s=unload_timeout_s)
-
-    def state(self, name: str) -> tuple[ModelState, str]:
-        return next((status.state, status.reason) for status in self.index() if status.name == name)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 -- the condition belongs to the object under test
-            await asyncio.sleep(0.001)
+from predictor.repository import ModelState
+from tests.predictor.loaded_repository import Repository, until
 
 
 async def test_every_model_is_loaded_and_told_to_be_ready() -> None:
@@ -230,8 +205,8 @@ async def test_a_model_that_is_lost_refuses_requests_until_it_is_back() -> None:
     with pytest.raises(ModelNotReady, match="model 'a' is unavailable: the engine died"):
         repository.get("a")
     repository.loader.on_health["a"](True, "")
-    await until(lambda: repository.is_model_ready("a"))
-    assert repository.told[-1] == ("a", True)
+    assert repository.is_model_ready("a")
+    await until(lambda: repository.told[-1] == ("a", True))
 
 
 async def test_the_health_of_a_model_that_was_replaced_does_not_matter() -> None:
