@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from mesh import logs
 from mesh.announce import Announcer
 from mesh.logs import LogSettings, get_logger
-from mesh.oip import open_inference_pb2_grpc as oip_grpc
 from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
 from mesh.v1 import engine_debug_pb2_grpc as debug_grpc
@@ -30,7 +29,7 @@ from predictor.metrics import ModelCollector
 from predictor.presence import Presence
 from predictor.repository import ModelRepository
 from predictor.runtimes import RUNTIMES
-from predictor.servicer import OpenInferenceServicer
+from predictor.servicer import OpenInferenceServicer, add_open_inference_to_server
 from predictor.settings import PredictorSettings
 
 log = get_logger(__name__)
@@ -84,7 +83,7 @@ async def serve(settings: PredictorSettings, runtimes: Mapping[str, str] = RUNTI
 
 def _add_services(server: MeshServer, repository: ModelRepository) -> None:
     server.add(
-        oip_grpc.add_GRPCInferenceServiceServicer_to_server,
+        add_open_inference_to_server,
         OpenInferenceServicer(repository, software_version()),
         "inference.GRPCInferenceService",
     )

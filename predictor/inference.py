@@ -16,7 +16,8 @@ from mesh import context
 from mesh.errors import InvalidInput, MeshError
 from mesh.logs import get_logger
 from mesh.oip import open_inference_pb2 as oip
-from mesh.tensors import Tensor, decode_request, encode_response
+from mesh.tensors import Tensor, decode_request, encode_outputs
+from predictor.infer_wire import InferRequest, InferResponse, parsed
 from predictor.loader import LoadedModel
 from predictor.ordered_stream import answers_in_order
 from predictor.repository import ModelRepository
@@ -36,9 +37,10 @@ class Inference:
     def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
 
-    async def infer(self, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+    async def infer(self, request: InferRequest) -> InferResponse:
         """The one answer. Raises the MeshErrors of the contract's outcomes table."""
-        async with self._repository.hold(request.model_name, request.model_version) as model:
+        message = request.message
+        async with self._repository.hold(message.model_name, message.model_version) as model:
             return await _infer(model, request)
 
     async def infer_stream(
@@ -55,17 +57,18 @@ class Inference:
         except DecodeError as error:
             raise InvalidInput(f"a request is malformed, or a string in it is not UTF-8: {error}") from None
 
-    async def _answers(self, request: oip.ModelInferRequest) -> AsyncGenerator[oip.ModelStreamInferResponse, None]:
+    async def _answers(self, message: oip.ModelInferRequest) -> AsyncGenerator[oip.ModelStreamInferResponse, None]:
         try:
-            async with self._repository.hold(request.model_name, request.model_version) as model:
-                marks_final = ASK_FINAL in request.parameters and request.parameters[ASK_FINAL].bool_param
+            async with self._repository.hold(message.model_name, message.model_version) as model:
+                request = parsed(message)
+                marks_final = ASK_FINAL in message.parameters and message.parameters[ASK_FINAL].bool_param
                 if model.decoupled is not None:
                     answers = _infer_decoupled(model, model.decoupled, request, marks_final)
                     async with aclosing(answers):
                         async for response in answers:
                             yield oip.ModelStreamInferResponse(infer_response=response)
                     return
-                response = await _infer(model, request)
+                response = (await _infer(model, request)).whole()
                 if marks_final:
                     response.parameters[IS_FINAL].bool_param = True
                 yield oip.ModelStreamInferResponse(infer_response=response)
@@ -74,12 +77,12 @@ class Inference:
             if task is not None and task.cancelling():
                 raise
             # Not this request was cancelled, but something that it waited for.
-            yield _error_message(request, "the request was cancelled on its way")
+            yield _error_message(message, "the request was cancelled on its way")
         except Exception as error:  # one bad request must not end the stream for the others
-            yield _error_message(request, _sentence(error))
+            yield _error_message(message, _sentence(error))
 
 
-async def _infer(model: LoadedModel, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
+async def _infer(model: LoadedModel, request: InferRequest) -> InferResponse:
     with model.statistics.request() as watch:
         inputs, outputs = _read(model, request)
         watch.batch_size = model.signature.num_rows(inputs)
@@ -92,7 +95,7 @@ async def _infer(model: LoadedModel, request: oip.ModelInferRequest) -> oip.Mode
 
 
 async def _infer_decoupled(
-    model: LoadedModel, runtime: DecoupledRuntime, request: oip.ModelInferRequest, marks_final: bool
+    model: LoadedModel, runtime: DecoupledRuntime, request: InferRequest, marks_final: bool
 ) -> AsyncGenerator[oip.ModelInferResponse, None]:
     statistics = model.statistics
     with statistics.request() as watch:
@@ -105,7 +108,7 @@ async def _infer_decoupled(
             async with aclosing(runtime.infer_stream(inputs)) as answers:
                 async for arrays in answers:
                     inferred_ns = statistics.now_ns()
-                    response = _respond(model, request, arrays, outputs)
+                    response = _respond(model, request, arrays, outputs).whole()
                     if marks_final:
                         response.parameters[IS_FINAL].bool_param = False
                     _answered(statistics, number, started_ns, inferred_ns)
@@ -121,7 +124,7 @@ async def _infer_decoupled(
         watch.inferred()
         statistics.executed(watch.batch_size, watch.infer_ns)
     if marks_final:
-        last = _empty_response(model, request)
+        last = _empty_response(model, request.message)
         last.parameters[IS_FINAL].bool_param = True
         yield last
 
@@ -133,19 +136,17 @@ def _answered(statistics: ModelStatistics, number: int, started_ns: int, inferre
     answer.success.add(ended_ns - started_ns)
 
 
-def _read(model: LoadedModel, request: oip.ModelInferRequest) -> tuple[Arrays, Sequence[TensorSpec]]:
-    outputs = model.signature.wanted_outputs(output.name for output in request.outputs)
-    return model.signature.check_inputs(decode_request(request)), outputs
+def _read(model: LoadedModel, request: InferRequest) -> tuple[Arrays, Sequence[TensorSpec]]:
+    message, signature = request.message, model.signature
+    outputs = signature.wanted_outputs([output.name for output in message.outputs])
+    return signature.check_inputs(decode_request(message, request.raw)), outputs
 
 
-def _respond(
-    model: LoadedModel, request: oip.ModelInferRequest, arrays: Arrays, outputs: Sequence[TensorSpec]
-) -> oip.ModelInferResponse:
-    """Raw when the request was raw; `encode_response` knows what must be raw in any case."""
-    response = _empty_response(model, request)
+def _respond(model: LoadedModel, request: InferRequest, arrays: Arrays, outputs: Sequence[TensorSpec]) -> InferResponse:
+    """Raw when the request was raw; `encode_outputs` knows what must be raw in any case."""
+    message = _empty_response(model, request.message)
     tensors = [Tensor(spec.name, spec.datatype, arrays[spec.name]) for spec in outputs]
-    encode_response(response, tensors, raw=bool(request.raw_input_contents))
-    return response
+    return InferResponse(message, encode_outputs(message, tensors, raw=bool(request.raw)))
 
 
 def _empty_response(model: LoadedModel, request: oip.ModelInferRequest) -> oip.ModelInferResponse:

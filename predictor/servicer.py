@@ -6,14 +6,16 @@ KServe's); shared memory and Triton's trace and log settings are not offered and
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
 
+import grpc
 import grpc.aio
 
 from mesh.errors import InvalidInput, Unsupported
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip import open_inference_pb2_grpc as oip_grpc
+from predictor.infer_wire import InferRequest, InferResponse, read_request, write_response
 from predictor.inference import Inference
 from predictor.model_config import config_message, metadata_message, statistics_message
 from predictor.repository import ModelRepository, ModelState
@@ -58,7 +60,9 @@ class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
         models = self._repository.loaded(request.name, request.version)
         return oip.ModelStatisticsResponse(model_stats=map(statistics_message, models))
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
+    async def ModelInfer(  # type: ignore[override]  # it is registered with serializers of its own
+        self, request: InferRequest, context: Context
+    ) -> InferResponse:
         return await self._inference.infer(request)
 
     def ModelStreamInfer(
@@ -128,6 +132,27 @@ class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
 
     async def LogSettings(self, request: oip.LogSettingsRequest, context: Context) -> oip.LogSettingsResponse:
         raise Unsupported("log settings cannot be changed here: they are set at the start")
+
+
+def add_open_inference_to_server(servicer: OpenInferenceServicer, server: grpc.aio.Server) -> None:
+    """As the generated function, but ModelInfer's messages go through `predictor.infer_wire`."""
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, cast("grpc.aio.Server", _Registration(server)))
+
+
+class _Registration:
+    """Stands for the server while the generated function registers, and puts its own ModelInfer in place."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Made below, of the handlers that are registered."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        infer = grpc.unary_unary_rpc_method_handler(handlers["ModelInfer"].unary_unary, read_request, write_response)
+        handlers = {**handlers, "ModelInfer": infer}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        self._server.add_registered_method_handlers(service, handlers)
 
 
 def _named_model(request: oip.RepositoryModelLoadRequest | oip.RepositoryModelUnloadRequest) -> str:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import Tensor, encode_request
+from predictor.infer_wire import parsed
 from predictor.inference import Inference
 from predictor.loader import ModelSpec
 from predictor.metrics import ModelCollector
@@ -77,7 +78,7 @@ async def test_inference_is_counted_for_every_model() -> None:
     request = oip.ModelInferRequest(model_name="table")
     encode_request(request, [Tensor("int64_in", "INT64", np.zeros((5, 2), np.int64))])
 
-    await Inference(scraped.repository).infer(request)
+    await Inference(scraped.repository).infer(parsed(request))
 
     samples = scraped.samples()
     assert samples["meshserve_inference_requests_total", "table,success,1"] == 1

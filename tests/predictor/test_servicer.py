@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from mesh.oip import open_inference_pb2 as oip
-from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
+from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.tensors import DATATYPES, Tensor, decode_response, encode_request
 from mesh.testing import eventually, serve_in_process, serve_on_free_port
 from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository
-from predictor.servicer import OpenInferenceServicer
+from predictor.servicer import OpenInferenceServicer, add_open_inference_to_server
 from tests.predictor.fake_runtime import CountdownRuntime, FakeLoader, spec
 
 
@@ -51,7 +51,7 @@ async def repository_of(loader: FakeLoader) -> ModelRepository:
 @asynccontextmanager
 async def serving_on_channel() -> AsyncIterator[grpc.aio.Channel]:
     servicer = OpenInferenceServicer(await repository_of(FakeLoader()), "1.2.3")
-    async with serve_in_process((add_GRPCInferenceServiceServicer_to_server, servicer)) as channel:
+    async with serve_in_process((add_open_inference_to_server, servicer)) as channel:
         yield channel
 
 
@@ -61,7 +61,7 @@ async def serving() -> AsyncIterator[Served]:
     loader.failures["broken"] = RuntimeError("a bug in /secret/path")
     repository = await repository_of(loader)
     servicer = OpenInferenceServicer(repository, "1.2.3")
-    async with serve_in_process((add_GRPCInferenceServiceServicer_to_server, servicer)) as channel:
+    async with serve_in_process((add_open_inference_to_server, servicer)) as channel:
         yield Served(GRPCInferenceServiceStub(channel), repository, loader)
 
 
@@ -241,7 +241,7 @@ async def test_a_message_above_the_limit_is_resource_exhausted() -> None:
     request = request_with([1, 2], "BYTES", bytes_contents=[b"x" * (64 << 20), b"y"])
     options = [("grpc.max_send_message_length", -1)]
     servicer = OpenInferenceServicer(await repository_of(FakeLoader()), "1.2.3")
-    async with serve_on_free_port((add_GRPCInferenceServiceServicer_to_server, servicer)) as address:
+    async with serve_on_free_port((add_open_inference_to_server, servicer)) as address:
         async with grpc.aio.insecure_channel(address, options=options) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as refusal:
                 await GRPCInferenceServiceStub(channel).ModelInfer(request)
