@@ -23,7 +23,7 @@ _RAW_OUTPUT = bytes([oip.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_outpu
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """A request whose raw contents are in `raw`, whether or not they are in the message as well."""
 
@@ -31,7 +31,7 @@ class InferRequest:
     raw: Sequence[RawContents]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
     """An answer whose raw contents are in `raw` only. Arrays among them are C-contiguous."""
 

@@ -13,7 +13,7 @@ from predictor.loader import LoadedModel, MakeRoom, ModelSpec, room_enough
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.statistics import ModelStatistics
 
-DATATYPES = ("BOOL", "UINT8", "UINT64", "INT8", "INT16", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES")
+DATATYPES = tuple(tensors.DATATYPES)
 
 
 def tensor_specs(suffix: str) -> tuple[TensorSpec, ...]:

@@ -1,13 +1,11 @@
-"""The Open Inference Protocol at the predictor, through a real channel: good requests, and the outcomes table.
+"""The Open Inference Protocol at the predictor, through a real channel.
 
-How a tensor is read is tested with mesh.tensors; here it is seen that each refusal becomes its status, and that the
-next request on the connection works.
+What each malformed request gets is the table of tests/contract/test_oip_outcomes.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -79,93 +77,6 @@ def request_with(shape: list[int], datatype: str = "FP32", raw: bytes | None = N
     if contents:
         request.inputs[0].contents.CopyFrom(oip.InferTensorContents(**contents))
     return request
-
-
-def with_output(name: str) -> oip.ModelInferRequest:
-    request = fp32()
-    request.outputs.add(name=name)
-    return request
-
-
-def given_twice() -> oip.ModelInferRequest:
-    request = fp32(raw=False)
-    request.inputs.append(request.inputs[0])
-    return request
-
-
-def too_many_raw() -> oip.ModelInferRequest:
-    request = fp32()
-    request.raw_input_contents.append(b"12345678")
-    return request
-
-
-def unknown_input() -> oip.ModelInferRequest:
-    request = fp32()
-    request.inputs[0].name = "nobody"
-    return request
-
-
-def lower_case() -> oip.ModelInferRequest:
-    request = fp32()
-    request.inputs[0].datatype = "fp32"
-    return request
-
-
-def other_datatype() -> oip.ModelInferRequest:
-    request = fp32()
-    request.inputs[0].datatype = "INT32"
-    return request
-
-
-OUTCOMES = {
-    "unknown model": (fp32(model_name="nobody"), "NOT_FOUND"),
-    "unknown version": (fp32(model_version="2"), "NOT_FOUND"),
-    "no version at all": (fp32(model_version="newest"), "INVALID_ARGUMENT"),
-    "model not ready": (fp32(model_name="broken"), "UNAVAILABLE"),
-    "both raw and contents": (request_with([1, 2], raw=b"12345678", fp32_contents=[1, 2]), "INVALID_ARGUMENT"),
-    "number of raw entries": (too_many_raw(), "INVALID_ARGUMENT"),
-    "raw too short": (request_with([1, 2], raw=b"1234"), "INVALID_ARGUMENT"),
-    "raw too long": (request_with([1, 2], raw=b"123456789"), "INVALID_ARGUMENT"),
-    "count is not the shape's": (request_with([1, 2], fp32_contents=[1.0]), "INVALID_ARGUMENT"),
-    "typed field of another datatype": (request_with([1, 2], fp64_contents=[1.0, 2.0]), "INVALID_ARGUMENT"),
-    "two typed fields": (request_with([1, 2], fp32_contents=[1, 2], int_contents=[1]), "INVALID_ARGUMENT"),
-    "no data at all": (request_with([1, 2]), "INVALID_ARGUMENT"),
-    "datatype unknown": (request_with([1, 2], "FP8", raw=b"12"), "INVALID_ARGUMENT"),
-    "datatype in lower case": (lower_case(), "INVALID_ARGUMENT"),
-    "datatype not the model's": (other_datatype(), "INVALID_ARGUMENT"),
-    "rank not the model's": (request_with([2], raw=b"12345678"), "INVALID_ARGUMENT"),
-    "dimension not the model's": (request_with([1, 3], raw=b"123456781234"), "INVALID_ARGUMENT"),
-    "negative dimension": (request_with([-1, 2], raw=b"12345678"), "INVALID_ARGUMENT"),
-    "product overflow": (request_with([2**62, 16], raw=b"12345678"), "INVALID_ARGUMENT"),
-    "batch above the maximum": (fp32([[1.0, 2.0]] * 9), "INVALID_ARGUMENT"),
-    "input unknown": (unknown_input(), "INVALID_ARGUMENT"),
-    "input given twice": (given_twice(), "INVALID_ARGUMENT"),
-    "requested output unknown": (with_output("nobody"), "INVALID_ARGUMENT"),
-    "BYTES with fewer elements": (request_with([1, 2], "BYTES", struct.pack("<I", 0)), "INVALID_ARGUMENT"),
-    "BYTES past the end": (request_with([1, 2], "BYTES", struct.pack("<II", 0, 9)), "INVALID_ARGUMENT"),
-    "BYTES with trailing bytes": (request_with([1, 2], "BYTES", struct.pack("<II", 0, 0) + b"x"), "INVALID_ARGUMENT"),
-    "INT8 out of range": (request_with([1, 2], "INT8", int_contents=[0, 128]), "INVALID_ARGUMENT"),
-    "unexpected failure inside the model": (fp32([[13.0, 0.0]]), "INTERNAL"),
-    "empty BYTES element": (request_with([1, 2], "BYTES", bytes_contents=[b"", b""]), "OK"),
-    "batch of nothing": (request_with([0, 2], raw=b""), "OK"),
-    "empty id": (fp32(id=""), "OK"),
-    "16 MiB of data in one element": (request_with([1, 2], "BYTES", bytes_contents=[b"x" * (16 << 20), b""]), "OK"),
-}
-
-
-@pytest.mark.parametrize("case", OUTCOMES)
-async def test_outcome(case: str) -> None:
-    request, expected = OUTCOMES[case]
-    async with serving() as served:
-        try:
-            await served.stub.ModelInfer(request)
-            outcome = "OK"
-        except grpc.aio.AioRpcError as error:
-            outcome = error.code().name
-        next_one = await served.stub.ModelInfer(fp32())
-
-    assert outcome == expected
-    assert decode_response(next_one)["fp32_out"].array.tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize("character", ["x", "é", "\U0001f600"])
