@@ -10,6 +10,7 @@ from mesh.errors import InvalidInput
 from mesh.names import check_name
 from mesh.v1.registry_pb2 import Deployment, PredictorSpec, VersionSpec
 from predictor.loader import ModelSpec
+from predictor.runtimes.detection import detect_format
 
 
 def deployed_models(deployments: Path | None, models: Iterable[str]) -> list[ModelSpec]:
@@ -49,11 +50,4 @@ def parse_model_flag(flag: str) -> ModelSpec:
     if not separator or not uri:
         raise InvalidInput(f"--model is '{flag}'; it must be name=uri, for example iris=./iris-folder", field="model")
     check_name(name, "--model")
-    return ModelSpec(name=name, model_format=_model_format(uri), storage_uri=uri)
-
-
-def _model_format(uri: str) -> str:
-    """A GGUF file, and a folder on this machine with a `config.json`, is a language model."""
-    if uri.endswith(".gguf") or (Path(uri.removeprefix("file://")) / "config.json").is_file():
-        return "llm"
-    return "sklearn"
+    return ModelSpec(name=name, model_format=detect_format(uri), storage_uri=uri)

@@ -89,7 +89,8 @@ class Runtime(Protocol):
         ...
 
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
-        """Make the model ready. Raises CorruptArtifact, InvalidInput for an option, or Unavailable.
+        """Make the model ready. Raises CorruptArtifact, InvalidInput for an option, PermissionDenied for code that the
+        operator does not trust, or Unavailable.
 
         A model that runs elsewhere and may be lost reports so through `on_health`, after `load` has returned.
         """

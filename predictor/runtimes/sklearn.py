@@ -1,237 +1,225 @@
-"""Scikit-learn models, saved with skops: never pickle. Only types on the list below are ever made from a file.
+"""Scikit-learn estimators: classifiers, regressors, clusterers, outlier detectors, transformers, pipelines of them.
 
-A model is a folder with `model.skops` and, if wanted, `metadata.json` with `feature_names`, `class_names` and
-`feature_baseline` (a row to compare with, for explanations: usually the training means).
+Which outputs an estimator has follows from what it can do. What the tensors mean to a client is in docs/runtimes.md;
+how a file is read, and what is trusted in it, is `sklearn_file`'s.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_clusterer, is_outlier_detector
 
-from mesh.errors import CorruptArtifact, InvalidInput
-from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
+from mesh.errors import CorruptArtifact, InvalidInput, Unavailable
+from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, TensorSpec
 from predictor.runtimes.compute import ComputePool
-from predictor.runtimes.options import read_options
-from predictor.runtimes.skops_io import UntrustedTypesFoundException, get_untrusted_types, load
+from predictor.runtimes.in_process import ComputeOptions, InProcessRuntime, as_bytes, blank
+from predictor.runtimes.model_file import find_model_file
+from predictor.runtimes.sklearn_file import PICKLE_SUFFIXES, SUFFIXES, read_estimator
+from predictor.runtimes.table_metadata import METADATA_FILE, TableMetadata, read_table_metadata
 
-MODEL_FILE = "model.skops"
-METADATA_FILE = "metadata.json"
-MAX_UNPACKED_BYTES = 2 << 30
-MAX_METADATA_BYTES = 1 << 20
 # Estimators may compute with single precision, or overflow on their way; most take larger numbers all the same.
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
-# What skops does not trust by itself and common estimators hold: extension types of scikit-learn and numpy.
-TRUSTED_TYPES = (
-    "numpy.dtype",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-    "sklearn.gaussian_process.kernels.ConstantKernel",
-    "sklearn.gaussian_process.kernels.Product",
-    "sklearn.gaussian_process.kernels.RBF",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    "sklearn.tree._tree.Tree",
-)
+# What a whole estimator makes of rows, which are an array or a data frame; scikit-learn has no types.
+Answer = Callable[[Any], NDArray[Any]]
 
-# What a file that is no skops file, or only a part of one, makes zipfile, json, numpy and skops raise.
-_MALFORMED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    NotImplementedError,
-)
+
+class SklearnRuntime(InProcessRuntime):
+    """One input `input`, FP64 [-1, num_features], or one [-1] for each column when metadata.json has their datatypes.
+
+    Outputs, for n rows:
+    classifiers: `label` (INT64, or BYTES when the classes are no integers) [n], or [n, num_targets] for several; and
+        `probabilities` FP64 [n, num_classes], of several targets `probabilities_0` and so on; without probabilities,
+        `decision` FP64 [n] or [n, num_classes].
+    outlier detectors: `label` INT64 [n], 1 or -1, and `decision` FP64 [n]. Clusterers: `label` INT64 [n].
+    regressors, and by `transform` what cannot predict: `value` FP64 [n] or [n, num_values].
+    """
+
+    requests_at_once = True
+
+    async def _open(self, artifact: ModelArtifact, options: ComputeOptions, pool: ComputePool) -> EstimatorModel:
+        def read() -> EstimatorModel:
+            path = find_model_file(artifact.path, SUFFIXES)
+            model, size_bytes = read_estimator(path, may_run_code=artifact.may_run_code)
+            form = "pickle" if path.suffix in PICKLE_SUFFIXES else "skops"
+            facts = read_table_metadata(artifact.path)
+            return EstimatorModel(model, facts, options.max_batch_size, f"sklearn_{form}", size_bytes)
+
+        return await pool.run(read)
 
 
 @dataclass(frozen=True, slots=True)
-class SklearnOptions:
-    """max_batch_size: rows in one request. num_threads, max_pending: of the compute pool."""
-
-    max_batch_size: int = 4096
-    num_threads: int = 1
-    max_pending: int = 256
-
-    def __post_init__(self) -> None:
-        for name, high in (("max_batch_size", 1 << 20), ("num_threads", 64), ("max_pending", 1 << 16)):
-            if not 1 <= getattr(self, name) <= high:
-                raise InvalidInput(f"option '{name}' is {getattr(self, name)}; it must be 1 to {high}", field=name)
+class _Output:
+    spec: TensorSpec
+    answer: Answer
 
 
-class SklearnRuntime:
-    """A classifier or regressor with one input `input`, FP64 [-1, num_features].
+class EstimatorModel:
+    """Implements in_process.OpenModel. Its `predict` may run in several threads."""
 
-    Classifiers answer `label` (INT64 [n], or BYTES when the classes are texts) and, where they have them,
-    `probabilities` FP64 [n, num_classes]; all others answer `value` FP64 [n].
-    """
-
-    def __init__(self) -> None:
-        self._model: Any = None  # an estimator; scikit-learn has no types
-        self._metadata: ModelMetadata | None = None
-        self._pool: ComputePool | None = None
-        self._memory_bytes = 0
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        assert self._metadata is not None, "load() comes first"
-        return self._metadata
-
-    @property
-    def memory_bytes(self) -> int:
-        return self._memory_bytes
-
-    async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
-        options = read_options(artifact.options, SklearnOptions)
-        self._pool = ComputePool(
-            f"model '{artifact.name}'", num_threads=options.num_threads, max_pending=options.max_pending
+    def __init__(
+        self, estimator: Any, facts: TableMetadata, max_batch_size: int, platform: str, memory_bytes: int
+    ) -> None:
+        self.memory_bytes = max(memory_bytes, 1)
+        self._estimator = estimator
+        self._rows = _Rows(estimator, facts)
+        classes = getattr(estimator, "classes_", None)
+        facts = facts.named(self._rows.names)
+        facts.check(
+            num_features=int(estimator.n_features_in_),
+            num_classes=0 if classes is None or isinstance(classes, list) else len(classes),
         )
-        progress("load", 0, 1)
-        self._model, parameters = await self._pool.run(lambda: _read_folder(artifact.path))
-        self._metadata = _metadata_of(self._model, options.max_batch_size, parameters)
-        self._memory_bytes = await asyncio.to_thread(_unpacked_bytes, artifact.path / MODEL_FILE)
-        progress("load", 1, 1)
+        _use_one_thread(estimator)
+        row = self._rows.example(facts.feature_baseline)
+        self._outputs = [
+            _Output(TensorSpec(name, datatype, (-1, *_width(answer, row))), answer)
+            for name, datatype, answer in _answers(estimator)
+        ]
+        self.metadata = ModelMetadata(
+            platform=platform,
+            backend="sklearn",
+            inputs=self._rows.inputs,
+            outputs=tuple(output.spec for output in self._outputs),
+            max_batch_size=max_batch_size,
+            parameters=facts.parameters(),
+        )
 
-    async def warm(self) -> None:
-        num_features = self.metadata.inputs[0].shape[1]
-        await self.infer({"input": np.zeros((1, num_features))})
-
-    async def infer(self, inputs: Arrays) -> Arrays:
-        assert self._pool is not None, "load() comes first"
-        rows = inputs["input"]
-        if len(rows) == 0:
-            return self._answer_to_nothing()
-        return await self._pool.run(lambda: self._predict(rows))
-
-    async def unload(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-        self._model = None
-
-    def _predict(self, rows: NDArray[np.float64]) -> Arrays:
-        """rows: [n, num_features]."""
+    def predict(self, inputs: Arrays) -> Arrays:
+        rows = self._rows.of(inputs)
         try:
-            return {spec.name: self._output(spec, rows) for spec in self.metadata.outputs}
-        except ValueError:
-            if np.isfinite(rows).all() and np.abs(rows).max() <= LARGEST_NUMBER:
-                raise
-            raise InvalidInput(
-                f"input 'input' holds NaN, infinity or a number beyond {LARGEST_NUMBER:.3g}, "
-                "which this model does not take",
-                field="input",
-            ) from None
+            return {output.spec.name: _as_tensor(output.answer(rows), output.spec) for output in self._outputs}
+        except ValueError as error:
+            raise self._refusal(inputs, error) from None
 
-    def _output(self, spec: TensorSpec, rows: NDArray[np.float64]) -> NDArray[Any]:
-        if spec.name == "probabilities":
-            return np.asarray(self._model.predict_proba(rows), dtype=np.float64)  # [n, num_classes]
-        predicted = np.asarray(self._model.predict(rows))  # [n]
-        if spec.datatype == "BYTES":
-            return np.array([str(label).encode() for label in predicted], dtype=object)
-        return predicted.astype(np.int64 if spec.datatype == "INT64" else np.float64)
-
-    def _answer_to_nothing(self) -> Arrays:
-        dtypes: dict[str, Any] = {"INT64": np.int64, "FP64": np.float64, "BYTES": object}
-        return {spec.name: np.empty((0, *spec.shape[1:]), dtypes[spec.datatype]) for spec in self.metadata.outputs}
+    def _refusal(self, inputs: Arrays, error: ValueError) -> Exception:
+        """InvalidInput when the rows are to blame, else `error` itself."""
+        for name, array in inputs.items():
+            if array.dtype.kind == "f" and not (np.isfinite(array).all() and np.abs(array).max() <= LARGEST_NUMBER):
+                return InvalidInput(
+                    f"input '{name}' holds NaN, infinity or a number beyond {LARGEST_NUMBER:.3g}, "
+                    "which this model does not take",
+                    field=name,
+                )
+        if any(array.dtype.kind == "O" for array in inputs.values()):  # a text that the model was not fitted with
+            return InvalidInput(f"the model does not take these rows: {str(error)[:300]}", field="inputs")
+        return error
 
 
-def _read_folder(folder: Path) -> tuple[Any, dict[str, list[Any]]]:
-    if not folder.is_dir():
-        raise CorruptArtifact(f"a scikit-learn model is a folder with {MODEL_FILE}; '{folder.name}' is no folder")
-    model = _read_model(folder / MODEL_FILE)
-    return model, _read_metadata(folder / METADATA_FILE, int(model.n_features_in_))
+class _Rows:
+    """Inputs as the estimator was fitted: with a data frame whose columns have names, or with an array without."""
+
+    def __init__(self, estimator: Any, facts: TableMetadata) -> None:
+        num_features = int(estimator.n_features_in_)
+        self.names: tuple[str, ...] = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+        self._pandas = _pandas() if self.names else None
+        self._by_column = bool(facts.feature_datatypes)
+        self.inputs: tuple[TensorSpec, ...] = (TensorSpec("input", "FP64", (-1, num_features)),)
+        if self._by_column:
+            names = self.names or facts.feature_names
+            if not len(names) == len(set(names)) == len(facts.feature_datatypes) == num_features:
+                raise CorruptArtifact(
+                    f"{METADATA_FILE}: 'feature_datatypes' wants a name of its own for each of {num_features} features"
+                )
+            columns = zip(names, facts.feature_datatypes, strict=True)
+            self.inputs = tuple(TensorSpec(name, datatype, (-1,)) for name, datatype in columns)
+
+    def of(self, inputs: Arrays) -> Any:
+        """[n, num_features], or a data frame of n rows."""
+        if not self._by_column:
+            rows = inputs["input"]
+            return rows if self._pandas is None else self._pandas.DataFrame(rows, columns=self.names)
+        columns = {spec.name: _column(spec, inputs[spec.name]) for spec in self.inputs}
+        if self._pandas is not None:
+            return self._pandas.DataFrame(columns)
+        return np.column_stack([column.astype(object) for column in columns.values()])
+
+    def example(self, baseline: tuple[float, ...]) -> Any:
+        """One row: the baseline if there is one, else zeros and empty texts."""
+        if baseline and not self._by_column:
+            return self.of({"input": np.array([baseline])})
+        return self.of({spec.name: blank(spec) for spec in self.inputs})
 
 
-def _read_model(path: Path) -> Any:
-    """The estimator in a skops file. Raises CorruptArtifact for a broken file and for types that are not trusted."""
+def _answers(estimator: Any) -> Iterator[tuple[str, str, Answer]]:
+    """(output, datatype, how it is computed) of everything that the estimator can say."""
+    if not hasattr(estimator, "predict"):
+        yield "value", "FP64", estimator.transform
+        return
+    classes = getattr(estimator, "classes_", None)
+    if isinstance(classes, list):  # of each target
+        yield "label", _label_datatype(np.concatenate(classes)), estimator.predict
+        if hasattr(estimator, "predict_proba"):
+            for target in range(len(classes)):
+                yield f"probabilities_{target}", "FP64", _of_target(estimator.predict_proba, target)
+        return
+    has_probabilities = hasattr(estimator, "predict_proba")
+    if classes is None and not (has_probabilities or is_clusterer(estimator) or is_outlier_detector(estimator)):
+        yield "value", "FP64", estimator.predict
+        return
+    yield "label", "INT64" if classes is None else _label_datatype(classes), estimator.predict
+    if has_probabilities:
+        yield "probabilities", "FP64", estimator.predict_proba
+    elif hasattr(estimator, "decision_function"):
+        yield "decision", "FP64", estimator.decision_function
+
+
+def _of_target(answer: Callable[[Any], list[NDArray[Any]]], target: int) -> Answer:
+    return lambda rows: answer(rows)[target]
+
+
+def _label_datatype(classes: Any) -> str:
+    return "INT64" if np.asarray(classes).dtype.kind in "iub" else "BYTES"
+
+
+def _width(answer: Answer, row: Any) -> tuple[int, ...]:
+    """What follows the batch in the shape of `answer`; nothing for a model that does not take the example."""
     try:
-        unpacked_bytes = _unpacked_bytes(path)
-        if unpacked_bytes > MAX_UNPACKED_BYTES:
-            raise CorruptArtifact(f"{path.name} unpacks to {unpacked_bytes} bytes; at most {MAX_UNPACKED_BYTES}")
-        untrusted = sorted(set(get_untrusted_types(file=path)) - set(TRUSTED_TYPES))
-        if untrusted:
-            raise _not_trusted(path, ", ".join(untrusted))
-        model = load(path, trusted=list(TRUSTED_TYPES))
-    except FileNotFoundError:
-        raise CorruptArtifact(f"the model folder '{path.parent.name}' has no {path.name}") from None
-    except UntrustedTypesFoundException as error:
-        raise _not_trusted(path, str(error)) from None
-    except _MALFORMED as error:
-        raise CorruptArtifact(f"{path.name} is truncated or no skops file ({type(error).__name__})") from error
-    if not hasattr(model, "predict") or not hasattr(model, "n_features_in_"):
-        raise CorruptArtifact(f"{path.name} holds a {type(model).__name__}, which is no fitted estimator")
-    return model
+        return tuple(_dense(answer(row)).shape[1:])
+    except ValueError:
+        return ()
 
 
-def _unpacked_bytes(path: Path) -> int:
-    with zipfile.ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist())
+def _as_tensor(answer: Any, spec: TensorSpec) -> NDArray[Any]:
+    array = _dense(answer)
+    if spec.datatype == "BYTES":
+        return as_bytes(array.reshape(-1)).reshape(array.shape)
+    return array.astype(np.int64 if spec.datatype == "INT64" else np.float64)
 
 
-def _not_trusted(path: Path, types: str) -> CorruptArtifact:
-    return CorruptArtifact(f"{path.name} holds types that are not trusted: {types}")
+def _dense(answer: Any) -> NDArray[Any]:
+    return np.asarray(answer.toarray() if hasattr(answer, "toarray") else answer)
 
 
-def _read_metadata(path: Path, num_features: int) -> dict[str, list[Any]]:
-    """The lists of metadata.json, checked against the model; empty when there is no such file."""
+def _column(spec: TensorSpec, column: NDArray[Any]) -> NDArray[Any]:
+    """[n]; texts are texts again."""
+    if spec.datatype != "BYTES":
+        return column
+    texts = np.empty(column.shape, dtype=object)
     try:
-        if path.stat().st_size > MAX_METADATA_BYTES:
-            raise CorruptArtifact(f"{path.name} is larger than {MAX_METADATA_BYTES} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise CorruptArtifact(f"{path.name} is no JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CorruptArtifact(f"{path.name} must hold a JSON object")
-    lists: dict[str, list[Any]] = {}
-    for name, kinds in (("feature_names", {str}), ("feature_baseline", {int, float}), ("class_names", {str})):
-        values = content.get(name)
-        if values is None:
-            continue
-        if not isinstance(values, list) or not {type(value) for value in values} <= kinds:
-            raise CorruptArtifact(f"{path.name}: '{name}' must be a list of {'texts' if str in kinds else 'numbers'}")
-        if name != "class_names" and len(values) != num_features:
-            raise CorruptArtifact(
-                f"{path.name}: '{name}' has {len(values)} entries; the model takes {num_features} features"
-            )
-        lists[name] = values
-    return lists
+        texts[:] = [element.decode() for element in column]
+    except UnicodeDecodeError:
+        raise InvalidInput(f"input '{spec.name}' has an element that is no UTF-8", field=spec.name) from None
+    return texts
 
 
-def _metadata_of(model: Any, max_batch_size: int, lists: Mapping[str, list[Any]]) -> ModelMetadata:
-    outputs = [TensorSpec("value", "FP64", (-1,))]
-    classes = getattr(model, "classes_", None)
-    if classes is not None:
-        is_integer = np.asarray(classes).dtype.kind in "iub"
-        outputs = [TensorSpec("label", "INT64" if is_integer else "BYTES", (-1,))]
-        if hasattr(model, "predict_proba"):
-            outputs.append(TensorSpec("probabilities", "FP64", (-1, len(classes))))
-        class_names = lists.get("class_names", [])
-        if class_names and len(class_names) != len(classes):
-            raise CorruptArtifact(
-                f"{METADATA_FILE}: 'class_names' has {len(class_names)} entries; the model has {len(classes)} classes"
-            )
-    return ModelMetadata(
-        platform="sklearn_skops",
-        backend="sklearn",
-        inputs=(TensorSpec("input", "FP64", (-1, int(model.n_features_in_))),),
-        outputs=tuple(outputs),
-        max_batch_size=max_batch_size,
-        parameters={name: json.dumps(values) for name, values in lists.items()},
-    )
+def _use_one_thread(estimator: Any) -> None:
+    """Threads are the pool's: what the estimator was trained with (n_jobs=-1, say) would multiply them."""
+    if hasattr(estimator, "get_params"):
+        names = [name for name in estimator.get_params() if name == "n_jobs" or name.endswith("__n_jobs")]
+        estimator.set_params(**dict.fromkeys(names, 1))
+
+
+def _pandas() -> Any:
+    try:
+        import pandas  # here: it takes half a second, and most models want no data frame
+    except ImportError:
+        raise Unavailable(
+            "the model was fitted with named columns, which takes the package 'pandas', which is not installed; "
+            "install meshserve[predictor]"
+        ) from None
+    return pandas

@@ -42,11 +42,20 @@ def broken_encoder(folder: Path) -> Path:
     return folder
 
 
+def broken_file(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / name).write_bytes(b"{not a model")
+        return folder / name
+
+    return write
+
+
+IRIS = np.array([[5.1, 3.5, 1.4, 0.2]])
+
 EXAMPLES = {
     "embedding": Example(
         "minilm_folder", broken_encoder, {"text": ("BYTES", np.array([b"One text,", b"", b"two."], dtype=object))}
     ),
-    "sklearn": Example("iris_folder", broken_folder, {"input": ("FP64", np.array([[5.1, 3.5, 1.4, 0.2]]))}),
     "reranker": Example(
         "reranker_folder",
         broken_encoder,
@@ -55,6 +64,10 @@ EXAMPLES = {
             "document": ("BYTES", np.array([b"a quick brown fox", b"a lazy dog"], dtype=object)),
         },
     ),
+    "sklearn": Example("iris_folder", broken_folder, {"input": ("FP64", IRIS)}),
+    "xgboost": Example("xgboost_file", broken_file("model.ubj"), {"input": ("FP32", IRIS.astype(np.float32))}),
+    "lightgbm": Example("lightgbm_file", broken_file("model.txt"), {"input": ("FP64", IRIS)}),
+    "onnx": Example("onnx_file", broken_file("model.onnx"), {"x": ("FP32", IRIS.astype(np.float32))}),
     "llm": Example(
         "smollm2_gguf",
         broken_gguf,

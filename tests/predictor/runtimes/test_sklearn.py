@@ -166,7 +166,7 @@ async def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 
 
 async def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorruptArtifact, match=r"has no model\.skops"):
+    with pytest.raises(CorruptArtifact, match=r"has none of model\.skops, model\.joblib"):
         await loaded(tmp_path)
 
 

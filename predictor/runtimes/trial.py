@@ -1,0 +1,113 @@
+"""Loads a model file first in a process that may die of it.
+
+XGBoost, LightGBM and ONNX Runtime read files in C++. They trust what they read: one wrong byte can end the process,
+or ask for all of its memory. In the process of trial_worker.py that costs one deployment, and not every model that this
+predictor serves. A file that passes there is loaded here by the same code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh.errors import CorruptArtifact, Unavailable
+from mesh.logs import get_logger
+
+log = get_logger(__name__)
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLimits:
+    """Bounds of one trial. Both grow with the file: a library's own structures are several times as large.
+
+    memory_bytes, memory_factor: what loading may take, beyond what the process has when it begins. timeout_s: of
+    computing; the clock gives three times as much.
+    """
+
+    memory_bytes: int = 1 * _GIB
+    memory_factor: int = 32
+    timeout_s: int = 60
+    timeout_s_per_gib: int = 300
+
+    def memory_for(self, size_bytes: int) -> int:
+        return self.memory_bytes + self.memory_factor * size_bytes
+
+    def cpu_s_for(self, size_bytes: int) -> int:
+        return self.timeout_s + self.timeout_s_per_gib * size_bytes // _GIB
+
+
+async def try_loading(reader: str, path: Path, limits: TrialLimits | None = None) -> int:
+    """Let `reader` ("module:function" of a path) read `path` in a process of its own; returns the bytes that it took.
+
+    Raises CorruptArtifact, with the reader's own sentence or with what ended the process, and Unavailable when the
+    machine has no room for a process now.
+    """
+    limits = limits or TrialLimits()
+    size_bytes = await asyncio.to_thread(_size_bytes, path)
+    cpu_s = limits.cpu_s_for(size_bytes)
+    process = await _start(reader, path, limits.memory_for(size_bytes), cpu_s)
+    try:
+        async with asyncio.timeout(3 * cpu_s):
+            answer, _ = await process.communicate()
+    except TimeoutError:
+        raise CorruptArtifact(f"{path.name} does not load within {3 * cpu_s} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return _verdict(path, process.returncode, answer, cpu_s)
+
+
+async def _start(reader: str, path: Path, memory_bytes: int, cpu_s: int) -> asyncio.subprocess.Process:
+    # A fresh interpreter, not a fork: gRPC's threads and locks do not survive a fork.
+    worker = [sys.executable, "-m", "predictor.runtimes.trial_worker", reader, str(path), str(memory_bytes), str(cpu_s)]
+    try:
+        return await asyncio.create_subprocess_exec(
+            *worker,
+            # Each thread's stack and arena would count against the limit.
+            env={
+                **os.environ,
+                "MALLOC_ARENA_MAX": "1",
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,  # where C++ says what it died of
+            # Ctrl-C in a terminal is for the service, which drains first.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unavailable(f"no process can be had to try {path.name}") from error
+
+
+def _verdict(path: Path, status: int | None, answer: bytes, cpu_s: int) -> int:
+    """What the worker's end means. Raises as `try_loading`."""
+    if status == 0:
+        found = json.loads(answer)
+        if (sentence := found["error"]) is not None:
+            if "traceback" in found:
+                log.error("model_trial_failed", file=path.name, traceback=found["traceback"])
+            raise CorruptArtifact(sentence)
+        return int(found["memory_bytes"])
+    log.warning("model_trial_ended", file=path.name, status=status)
+    if status in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise CorruptArtifact(f"{path.name} does not load within {cpu_s} s of computing and the memory of this machine")
+    raise CorruptArtifact(f"{path.name} is malformed: it ends the process that loads it ({_end_of(status)})")
+
+
+def _end_of(status: int | None) -> str:
+    return signal.Signals(-status).name if status is not None and status < 0 else f"exit status {status}"
+
+
+def _size_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder. 0 for what is not there."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
