@@ -9,8 +9,6 @@ service manager's SIGTERM) are the parent's to answer, who may still want to dra
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -43,6 +41,7 @@ from predictor.llm.messages import (
 )
 from predictor.llm.outputs import EngineOutput, FailedOutput
 from predictor.llm.scheduler import Scheduler
+from predictor.parent_process import die_with_parent
 
 # Any: Commands come in and Messages go out. A string: the class is generic for type checkers only.
 Pipe: TypeAlias = "Connection[Any, Any]"
@@ -51,8 +50,6 @@ Pipe: TypeAlias = "Connection[Any, Any]"
 MAX_COMMANDS_PER_STEP = 64
 # A request that breaks a step is dropped; steps that break whatever they compute mean that the process is broken.
 MAX_FAILED_STEPS_IN_A_ROW = 3
-
-_PR_SET_PDEATHSIG = 1
 
 # __name__ is "__main__" in the engine process.
 _MODULE = "predictor.llm.worker"
@@ -72,14 +69,6 @@ def main(argv: list[str]) -> int:
         return 1 if engine is None else serve(engine, pipe)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 0  # the parent is gone: nobody is left to tell
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends, even while a step or a load keeps it from the pipe."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it ended before the kernel was asked
-        raise SystemExit(0)
 
 
 def load(spec: EngineSpec, send: Callable[[Message], None]) -> Engine | None:

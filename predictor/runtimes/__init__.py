@@ -12,6 +12,7 @@ RUNTIMES: Mapping[str, str] = {
     "embedding": "predictor.runtimes.embedding:EmbeddingRuntime",
     "llm": "predictor.runtimes.llm:LlmRuntime",
     "reranker": "predictor.runtimes.reranker:RerankerRuntime",
+    "python": "predictor.runtimes.python.runtime:PythonRuntime",
     "sklearn": "predictor.runtimes.sklearn:SklearnRuntime",
     "xgboost": "predictor.runtimes.xgboost:XgboostRuntime",
     "lightgbm": "predictor.runtimes.lightgbm:LightgbmRuntime",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from examples import standard_scaler
 from mesh import plugins
 from mesh.errors import CorruptArtifact, InvalidInput
 from mesh.tensors import DATATYPES, Tensor
@@ -35,6 +36,17 @@ def broken_folder(folder: Path) -> Path:
 def broken_gguf(folder: Path) -> Path:
     (folder / "model.gguf").write_bytes(b"GGUF\x03")
     return folder / "model.gguf"
+
+
+def broken_class(folder: Path) -> Path:
+    (folder / "model.py").write_text("class Model: pass")
+    return folder
+
+
+@pytest.fixture
+def scaler_folder(tmp_path: Path) -> Path:
+    standard_scaler.write(tmp_path / "scaler")
+    return tmp_path / "scaler"
 
 
 def broken_encoder(folder: Path) -> Path:
@@ -68,6 +80,7 @@ EXAMPLES = {
     "xgboost": Example("xgboost_file", broken_file("model.ubj"), {"input": ("FP32", IRIS.astype(np.float32))}),
     "lightgbm": Example("lightgbm_file", broken_file("model.txt"), {"input": ("FP64", IRIS)}),
     "onnx": Example("onnx_file", broken_file("model.onnx"), {"x": ("FP32", IRIS.astype(np.float32))}),
+    "python": Example("scaler_folder", broken_class, {"rows": ("FP32", np.ones((2, 3), np.float32))}),
     "llm": Example(
         "smollm2_gguf",
         broken_gguf,
@@ -99,7 +112,7 @@ def make(model_format: str) -> Runtime:
 async def load(runtime: Runtime, path: Path, **options: str) -> list[tuple[str, int, int | None]]:
     """Load `path` and return the progress that was told."""
     told: list[tuple[str, int, int | None]] = []
-    artifact = ModelArtifact("model", "1", path, "0" * 64, options)
+    artifact = ModelArtifact("model", "1", path, "0" * 64, options, may_run_code=True)
     await runtime.load(artifact, lambda stage, done, total: told.append((stage, done, total)), lambda *_: None)
     return told
 
