@@ -11,6 +11,8 @@ from starlette.routing import Route
 from gateway.dataplane import Dataplane
 from gateway.repository import RepositoryControl
 from gateway.rest.openai import OpenAIRoutes
+from gateway.rest.openai_embeddings import EmbeddingRoutes
+from gateway.rest.rerank import RerankRoutes
 from gateway.rest.sse import exchange_of
 from gateway.rest.v1 import V1Routes
 from gateway.rest.v2 import V2Routes
@@ -28,6 +30,9 @@ def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Ro
     return [
         _post("/v1/chat/completions", _prediction(openai.chat_completions)),
         _post("/v1/completions", _prediction(openai.completions)),
+        _post("/v1/embeddings", _prediction(EmbeddingRoutes(dataplane).embeddings)),
+        # vLLM's three names of it: Jina's, Cohere's, and the one without a version.
+        *(_post(path, _prediction(RerankRoutes(dataplane).rerank)) for path in ("/v1/rerank", "/v2/rerank", "/rerank")),
         *_of_model("POST", "/infer", _prediction(v2_infer.infer)),
         *_of_model("POST", "/generate", _prediction(v2_generate.generate)),
         *_of_model("POST", "/generate_stream", _prediction(v2_generate.generate_stream)),

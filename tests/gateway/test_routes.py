@@ -23,6 +23,8 @@ ROUTES = build_routes(
     ("method", "path", "route"),
     [
         ("POST", "/v1/chat/completions", "/v1/chat/completions"),
+        ("POST", "/v1/embeddings", "/v1/embeddings"),
+        ("POST", "/v1/rerank", "/v1/rerank"),
         ("POST", "/v1/models/a.b-c:predict", "/v1/models/{model}:predict"),
         ("POST", "/v1/models/iris:explain", "/v1/models/{model}:explain"),
         ("GET", "/v1/models/iris", "/v1/models/{model}"),
