@@ -33,3 +33,12 @@ def smollm2_gguf(artifact_cache_dir: Path) -> Path:
 def minilm_folder(artifact_cache_dir: Path) -> Path:
     """The folder of all-MiniLM-L6-v2, verified."""
     return asyncio.run(fetch(MINILM_URI, sha256=MINILM_SHA256, cache_dir=artifact_cache_dir, timeout_s=600))
+
+
+@pytest.fixture(scope="session")
+def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small cross-encoder with one label and random weights."""
+    # It brings torch and transformers along, which most tests can do without.
+    from tests.predictor.small_encoders import write_encoder
+
+    return write_encoder(tmp_path_factory.mktemp("models") / "reranker", num_labels=1)

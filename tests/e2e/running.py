@@ -34,11 +34,12 @@ def eventually(check: Callable[[], Any], within_s: float, what: str) -> Any:
 
 @dataclass
 class Mesh:
-    """A running `meshserve up`."""
+    """A running `meshserve up`; it serves `models`."""
 
     process: subprocess.Popen[bytes]
     state_dir: Path
     output: Path
+    models: tuple[str, ...] = MODELS
 
     def info(self) -> dict[str, Any]:
         """What the mesh says of itself in run.json; empty while it does not yet."""
@@ -66,7 +67,7 @@ class Mesh:
         if not self.info():
             return False
         try:
-            return all(httpx.get(f"{self.url}/v2/models/{model}/ready").json().get("ready") for model in MODELS)
+            return all(httpx.get(f"{self.url}/v2/models/{model}/ready").json().get("ready") for model in self.models)
         except (httpx.HTTPError, ValueError):
             return False
 
@@ -79,17 +80,17 @@ class Mesh:
         )  # fmt: skip
 
 
-def start(folder: Path, *flags: str) -> Mesh:
-    """Start a mesh in `folder` and wait until it serves. flags: more of them for `meshserve up`."""
+def start(folder: Path, *flags: str, models: tuple[str, ...] = MODELS) -> Mesh:
+    """Start a mesh in `folder` and wait until it serves `models`. flags: more of them for `meshserve up`."""
     output = folder / "up.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli", "up", "--state-dir", str(folder / "state"), "--free-ports", *flags],
             cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    mesh = Mesh(process, folder / "state", output)
+    mesh = Mesh(process, folder / "state", output, models)
     try:
-        eventually(mesh.is_ready, START_S, "the mesh serves both models")
+        eventually(mesh.is_ready, START_S, "the mesh serves its models")
     except BaseException:
         stop(mesh)
         raise

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from examples.train_iris import train
-from tests.predictor.small_encoders import write_encoder
 
 
 @pytest.fixture(scope="session")
@@ -16,12 +15,6 @@ def iris_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "iris"
     train(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small cross-encoder with one label and random weights."""
-    return write_encoder(tmp_path_factory.mktemp("models") / "reranker", num_labels=1)
 
 
 @pytest.fixture(scope="session")
