@@ -82,6 +82,20 @@ Labels `model_name` and `version`, and those named here.
 | `meshserve_inference_seconds_total` | counter | `phase` | Seconds of requests: queue, then the three of compute. |
 | `meshserve_batch_queue_requests` | gauge | | Requests that wait for the model. |
 | `meshserve_batch_rows` | histogram | | Rows that one execution of the model computed. |
+| `meshserve_model_memory_bytes` | gauge | | Memory that a model takes; of those in memory. |
+| `meshserve_model_loads_total` | counter | `outcome` | Loads by outcome: success, fail. |
+| `meshserve_model_load_seconds_total` | counter | | Seconds of the loads that succeeded, waits for room included. |
+| `meshserve_model_evictions_total` | counter | | Times that an idle model left memory for another. |
+
+The counts of requests go on when a model was evicted and is back; while it is out they are not shown. Of all models
+together, without labels:
+
+| name | kind | what it is |
+|---|---|---|
+| `meshserve_models_in_memory` | gauge | Versions of models in memory. |
+| `meshserve_memory_used_bytes` | gauge | Memory of all models, loading ones included. |
+| `meshserve_memory_budget_bytes` | gauge | `memory_budget_mb` in bytes; 0 is none. |
+| `meshserve_load_waiting_requests` | gauge | Requests that wait for their model's load. |
 
 ## Language models
 

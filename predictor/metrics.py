@@ -1,7 +1,7 @@
 """What Prometheus sees of the models: a few families for all of them, and for language models those of the engine.
 
 Nothing is counted here: at each scrape the numbers are read from where they are kept, so that they cannot disagree.
-Every series bears model_name and version.
+Every series of a model bears model_name and version.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class ModelCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         models = self._repository.loaded()
         yield self._readiness()
+        yield from _memory_families(self._repository)
+        yield from _load_families(self._repository)
         yield from _inference_families(models)
         yield from _batching_families(models)
         yield from engine_families(models)
@@ -41,6 +43,44 @@ class ModelCollector(Collector):
         for status in self._repository.index():
             ready.add_metric((status.name, status.version), float(status.state is ModelState.READY))
         return ready
+
+
+def _memory_families(repository: ModelRepository) -> Iterator[Metric]:
+    memory = repository.memory_by_model()
+    by_model = GaugeMetricFamily(
+        "meshserve_model_memory_bytes", "Memory that a model takes; of those in memory.", labels=_MODEL_LABELS
+    )
+    for spec, size_bytes in memory:
+        by_model.add_metric((spec.name, spec.version), size_bytes)
+    yield by_model
+    for name, text, value in (
+        ("meshserve_models_in_memory", "Versions of models in memory.", len(memory)),
+        ("meshserve_memory_used_bytes", "Memory of all models, loading ones included.", repository.memory_used_bytes),
+        ("meshserve_memory_budget_bytes", "memory_budget_mb in bytes; 0 is none.", repository.memory_budget_bytes),
+        ("meshserve_load_waiting_requests", "Requests that wait for their model's load.", repository.num_waiting),
+    ):
+        yield GaugeMetricFamily(name, text, value=value)
+
+
+def _load_families(repository: ModelRepository) -> Iterator[Metric]:
+    loads = CounterMetricFamily(
+        "meshserve_model_loads", "Loads by outcome: success, fail.", labels=(*_MODEL_LABELS, "outcome")
+    )
+    seconds = CounterMetricFamily(
+        "meshserve_model_load_seconds",
+        "Seconds of the loads that succeeded, waits for room included.",
+        labels=_MODEL_LABELS,
+    )
+    evictions = CounterMetricFamily(
+        "meshserve_model_evictions", "Times that an idle model left memory for another.", labels=_MODEL_LABELS
+    )
+    for spec, counts in repository.load_counts():
+        labels = (spec.name, spec.version)
+        loads.add_metric((*labels, "success"), counts.loaded)
+        loads.add_metric((*labels, "fail"), counts.failed)
+        seconds.add_metric(labels, counts.load_s)
+        evictions.add_metric(labels, counts.evicted)
+    yield from (loads, seconds, evictions)
 
 
 def _inference_families(models: list[LoadedModel]) -> Iterator[Metric]:

@@ -132,9 +132,9 @@ class Entry:
         return ModelNotReady(f"model '{self.spec.name}' is {state.value.lower()}{because}")
 
     def _state(self) -> tuple[ModelState, str]:
-        if self.resident is not None:
-            if self.resident.lost_reason:
-                return ModelState.UNAVAILABLE, self.resident.lost_reason
+        if (resident := self.resident) is not None:  # read once: another thread may ask
+            if resident.lost_reason:
+                return ModelState.UNAVAILABLE, resident.lost_reason
             return ModelState.READY, f"the last load failed: {self.failure}" if self.failure else ""
         if self.may_load_on_demand:
             return ModelState.READY, LOADING_ON_DEMAND if self.loading is not None else ON_DEMAND

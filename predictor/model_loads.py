@@ -175,7 +175,7 @@ class ModelLoads:
         async def make_room(disk_bytes: int) -> None:
             if loading.is_abandoned:
                 raise Overloaded("nobody waits for the model any more")
-            loading.slot = self.memory.want(entry.spec.name, entry.known_bytes or disk_bytes)
+            loading.slot = self.memory.want(entry.known_bytes or disk_bytes)
             await self.memory.wait_for(loading.slot)
 
         while True:

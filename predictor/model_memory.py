@@ -36,12 +36,12 @@ class ModelMemory:
         """What is in memory: loading, resident and leaving."""
         return self._residency.used_bytes
 
-    def want(self, name: str, size_bytes: int) -> Slot:
-        """Ask for room for the model `name`; `wait_for` says when it is there. Raises ModelTooLarge."""
+    def want(self, size_bytes: int) -> Slot:
+        """Ask for room for a model; `wait_for` says when it is there. Raises ModelTooLarge."""
         if not self._residency.can_ever_hold(size_bytes):
             raise ModelTooLarge(
-                f"model '{name}' needs {mib(size_bytes)} of memory, and the predictor's budget is "
-                f"{mib(self.budget_bytes)} (memory_budget_mb)"
+                f"{mib(size_bytes)} of memory are needed, and the predictor's budget is {mib(self.budget_bytes)} "
+                "(memory_budget_mb)"
             )
         slot = self._residency.want(size_bytes)
         self._starts[slot] = asyncio.Event()

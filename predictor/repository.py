@@ -27,7 +27,7 @@ _WAIT_SHARE = 0.9
 
 
 class ModelRepository:
-    """Not thread-safe: one event loop calls everything.
+    """Not thread-safe: one event loop calls everything; what only reads plain facts may be called from any thread.
 
     memory_budget_bytes: for all models in memory; 0 means without end. load_wait_s: longest that a request, or a load,
     waits. max_waiting: requests that may wait at the same time.
@@ -92,13 +92,18 @@ class ModelRepository:
         """What became of each version's loads since the start."""
         return [(entry.spec, entry.counts) for entry in self._versions]
 
+    def memory_by_model(self) -> list[tuple[ModelSpec, int]]:
+        """Bytes that each model in memory takes."""
+        residents = [resident for entry in self._versions if (resident := entry.resident) is not None]
+        return [(resident.model.spec, resident.slot.size_bytes) for resident in residents]
+
     def loaded(self, name: str = "", version: str = "") -> list[LoadedModel]:
         """The models in memory: all, or the versions of one, or one version.
 
         Raises as `get` for a name whose models cannot answer; one that is not in memory now is just not there.
         """
         entries = self._versions.find_all(name, version) if name else list(self._versions)
-        residents = [entry.resident for entry in entries if entry.resident is not None]
+        residents = [resident for entry in entries if (resident := entry.resident) is not None]
         if name and not residents and not any(entry.is_ready for entry in entries):
             raise entries[0].not_ready()
         return [resident.model for resident in residents]
@@ -229,7 +234,7 @@ class ModelRepository:
             self._num_waiting -= 1
         if loading.resident is not None:
             return loading.resident
-        if isinstance(loading.error, ModelNotReady | Overloaded):
+        if not entry.failure and isinstance(loading.error, ModelNotReady | Overloaded):
             raise type(loading.error)(loading.error.message)  # one of its own for each request: it gets a traceback
         raise entry.not_ready()
 

@@ -61,8 +61,8 @@ class Residency:
 
     @property
     def used_bytes(self) -> int:
-        """What is in memory: loading, resident and leaving."""
-        return sum(slot.size_bytes for slot in self._in_memory)
+        """What is in memory: loading, resident and leaving. May be asked from another thread, hence the copy."""
+        return sum(slot.size_bytes for slot in tuple(self._in_memory))
 
     @property
     def has_waiting(self) -> bool:

@@ -32,6 +32,7 @@ class IdentityRuntime:
     def __init__(self) -> None:
         self.gate: asyncio.Event | None = None
         self.is_unloaded = False
+        self.num_waiting = 0  # calls of `infer` that came to the gate
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -52,6 +53,7 @@ class IdentityRuntime:
 
     async def infer(self, inputs: Arrays) -> Arrays:
         if self.gate is not None:
+            self.num_waiting += 1
             await self.gate.wait()
         if "fp32_in" in inputs and inputs["fp32_in"].size and inputs["fp32_in"].flat[0] == 13:
             raise RuntimeError("a bug in /secret/path")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mesh.errors import ModelNotReady
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import Tensor, encode_request
 from predictor.infer_wire import parsed
@@ -26,13 +29,13 @@ from tests.predictor.fake_runtime import FakeLoader, spec
 class Scraped:
     """Two models: `table` and the language model `echo`."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.loader = FakeLoader(echo=EchoLanguageModel)
 
         async def on_change(changed: ModelSpec, is_ready: bool) -> None:
             pass
 
-        self.repository = ModelRepository([spec("table"), spec("echo", "echo", "3")], self.loader, on_change)
+        self.repository = ModelRepository([spec("table"), spec("echo", "echo", "3")], self.loader, on_change, **options)
         self.registry = CollectorRegistry()
         self.registry.register(ModelCollector(self.repository))
 
@@ -102,6 +105,39 @@ async def test_a_model_that_is_not_loaded_is_shown_as_not_ready() -> None:
 
     assert samples["meshserve_model_ready", "table,1"] == 1
     assert samples["meshserve_model_ready", "echo,3"] == 0
+
+
+async def test_loads_evictions_and_memory_are_shown() -> None:
+    scraped = Scraped(memory_budget_bytes=1500)
+    await scraped.repository.load_all()
+    scraped.loader.failures["table"] = KeyError()
+    for name in ("echo", "table"):
+        with suppress(ModelNotReady):
+            async with scraped.repository.hold(name):
+                pass
+
+    samples = scraped.samples()
+    await scraped.repository.close()
+
+    assert samples["meshserve_model_loads_total", "echo,success,3"] == 1
+    assert samples["meshserve_model_loads_total", "table,fail,1"] == 1
+    assert samples["meshserve_model_evictions_total", "echo,3"] == 1
+    assert samples["meshserve_model_load_seconds_total", "echo,3"] > 0
+    assert samples["meshserve_models_in_memory", ""] == 0
+    assert samples["meshserve_memory_budget_bytes", ""] == 1500
+    assert samples["meshserve_memory_used_bytes", ""] == 0
+    assert samples["meshserve_load_waiting_requests", ""] == 0
+    assert ("meshserve_model_memory_bytes", "echo,3") not in samples
+
+
+async def test_memory_is_shown_of_what_is_in_it() -> None:
+    scraped = Scraped()
+    await scraped.repository.load_all()
+
+    samples = scraped.samples()
+
+    assert samples["meshserve_model_memory_bytes", "table,1"] == 1000
+    assert samples["meshserve_models_in_memory", ""] == 2
 
 
 async def test_the_page_knows_every_family() -> None:

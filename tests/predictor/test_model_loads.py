@@ -195,7 +195,7 @@ async def test_what_can_never_fit_is_refused_at_once_and_stays_refused() -> None
     await use(repository, "a")
 
     for _ in range(2):
-        with pytest.raises(ModelNotReady, match="model 'big' needs .* of memory, and the predictor's budget is"):
+        with pytest.raises(ModelNotReady, match="model 'big' is unavailable: .* MiB of memory are needed"):
             await use(repository, "big")
 
     assert repository.state("big")[0] is ModelState.UNAVAILABLE

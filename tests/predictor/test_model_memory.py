@@ -21,7 +21,7 @@ class Memory(ModelMemory):
         super().__init__(10 * MIB, self.evicted.append, wait_s=wait_s)
 
     def resident(self, size_mib: int) -> Slot:
-        slot = self.want("a", size_mib * MIB)
+        slot = self.want(size_mib * MIB)
         assert self.loaded(slot, size_mib * MIB)
         return slot
 
@@ -29,7 +29,7 @@ class Memory(ModelMemory):
 async def test_room_that_is_free_costs_no_wait() -> None:
     memory = Memory()
 
-    await memory.wait_for(memory.want("a", 10 * MIB))
+    await memory.wait_for(memory.want(10 * MIB))
 
     assert memory.used_bytes == 10 * MIB
 
@@ -37,7 +37,7 @@ async def test_room_that_is_free_costs_no_wait() -> None:
 async def test_a_wait_ends_when_those_who_were_evicted_are_out() -> None:
     memory = Memory()
     old = memory.resident(6)
-    slot = memory.want("b", 5 * MIB)
+    slot = memory.want(5 * MIB)
     waiting = asyncio.create_task(memory.wait_for(slot))
     await asyncio.sleep(0)
     assert memory.evicted == [old]
@@ -54,7 +54,7 @@ async def test_a_model_in_use_is_evicted_when_its_last_use_ends() -> None:
     old = memory.resident(6)
     memory.acquire(old)
     memory.acquire(old)
-    memory.want("b", 5 * MIB)
+    memory.want(5 * MIB)
 
     memory.release(old)
     assert memory.evicted == []
@@ -66,7 +66,7 @@ async def test_a_model_in_use_is_evicted_when_its_last_use_ends() -> None:
 async def test_who_waits_in_vain_is_told_and_forgotten() -> None:
     memory = Memory(wait_s=0.01)
     memory.acquire(memory.resident(6))
-    slot = memory.want("b", 5 * MIB)
+    slot = memory.want(5 * MIB)
 
     with pytest.raises(Overloaded, match=r"5\.0 MiB of memory did not become free within 0\.01 s: all models"):
         await memory.wait_for(slot)
@@ -79,7 +79,7 @@ async def test_who_is_cancelled_makes_way() -> None:
     memory = Memory()
     held = memory.resident(6)
     memory.acquire(held)
-    big = asyncio.create_task(memory.wait_for(memory.want("b", 10 * MIB)))
+    big = asyncio.create_task(memory.wait_for(memory.want(10 * MIB)))
     await asyncio.sleep(0)
 
     big.cancel()
@@ -90,14 +90,14 @@ async def test_who_is_cancelled_makes_way() -> None:
 
 
 async def test_what_never_fits_is_refused_at_once() -> None:
-    with pytest.raises(ModelTooLarge, match=r"model 'b' needs 11\.0 MiB of memory, and .* budget is 10\.0 MiB"):
-        Memory().want("b", 11 * MIB)
+    with pytest.raises(ModelTooLarge, match=r"11\.0 MiB of memory are needed, and .* budget is 10\.0 MiB"):
+        Memory().want(11 * MIB)
 
 
 async def test_a_model_that_is_larger_than_its_room_is_refused_when_none_may_leave() -> None:
     memory = Memory()
     memory.acquire(memory.resident(5))
-    slot = memory.want("b", 5 * MIB)
+    slot = memory.want(5 * MIB)
 
     assert not memory.loaded(slot, 6 * MIB)
     memory.left(slot)
