@@ -12,7 +12,6 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from mesh import plugins
@@ -49,34 +48,35 @@ class ModelSpec:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A model that answers. digest: SHA-256 of its artifact, 64 hex digits. batching: how its requests are joined."""
+    """A model that answers. digest: SHA-256 of its artifact, 64 hex digits. batching: how its requests are joined.
+
+    signature: what requests are checked against. batcher: the way of tensor requests to the runtime. decoupled: the
+    runtime, where it can answer one request with several.
+    """
 
     spec: ModelSpec
     digest: str
     runtime: Runtime
     statistics: ModelStatistics
     batching: BatchingOptions = field(default_factory=BatchingOptions)
+    signature: Signature = field(init=False)
+    batcher: Batcher = field(init=False)
+    decoupled: DecoupledRuntime | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        def set_once(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)  # frozen for all others
+
+        signature = Signature(self.runtime.metadata)
+        set_once("signature", signature)
+        set_once("batcher", Batcher(self.spec.name, self.runtime, signature, self.statistics, self.batching))
+        set_once("decoupled", self.runtime if isinstance(self.runtime, DecoupledRuntime) else None)
 
     @property
     def metadata(self) -> ModelMetadata:
-        return self.runtime.metadata
-
-    @cached_property
-    def signature(self) -> Signature:
-        """What requests are checked against."""
-        return Signature(self.metadata)
-
-    @cached_property
-    def batcher(self) -> Batcher:
-        """The way of tensor requests to the runtime."""
-        return Batcher(self.spec.name, self.runtime, self.signature, self.statistics, self.batching)
-
-    @cached_property
-    def decoupled(self) -> DecoupledRuntime | None:
-        """The runtime, where it can answer one request with several."""
-        return self.runtime if isinstance(self.runtime, DecoupledRuntime) else None
+        return self.signature.metadata
 
     async def unload(self) -> None:
         """Give all memory back. What waits for the model still is refused."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,8 +21,9 @@ from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.tensors import DATATYPES, Tensor, decode_response, encode_request
 from mesh.testing import eventually, serve_in_process, serve_on_free_port
-from predictor.loader import ModelSpec
+from predictor.loader import ModelLoader, ModelSpec
 from predictor.repository import ModelRepository
+from predictor.runtimes import RUNTIMES
 from predictor.servicer import OpenInferenceServicer, add_open_inference_to_server
 from tests.predictor.fake_runtime import CountdownRuntime, FakeLoader, spec
 
@@ -330,6 +332,43 @@ async def test_load_and_unload_in_both_dialects(field: str) -> None:
 
     assert (unloaded.model_name, unloaded.isUnloaded) == ("identity", True)
     assert (loaded.model_name, loaded.isLoaded) == ("identity", True)
+
+
+async def test_what_waits_for_a_model_is_answered_before_it_is_unloaded() -> None:
+    async with serving() as served:
+        runtime = served.loader.runtimes["identity"]
+        runtime.gate = asyncio.Event()
+        model = served.repository.get("identity")
+        calls = [served.stub.ModelInfer(fp32([[number, 0]], id=str(number))) for number in range(5)]
+        await eventually(lambda: model.batcher.num_waiting == 4)
+
+        unloading = served.stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="identity"))
+        await eventually(lambda: not served.repository.is_model_ready("identity"))
+        with pytest.raises(grpc.aio.AioRpcError, match="model 'identity' is unloading"):
+            await served.stub.ModelInfer(fp32())
+        runtime.gate.set()
+        answers = [await call for call in calls]
+        await unloading
+
+    assert [decode_response(answer)["fp32_out"].array[0, 0] for answer in answers] == [0, 1, 2, 3, 4]
+    assert runtime.is_unloaded
+
+
+async def test_a_deployment_says_how_its_requests_are_joined(iris_folder: Path, tmp_path: Path) -> None:
+    options = {"batching_delay_us": "300", "max_batch_size": "32"}
+    deployed = ModelSpec("iris", "sklearn", iris_folder.as_uri(), options=options)
+
+    async def on_change(*_: object) -> None:
+        pass
+
+    repository = ModelRepository([deployed], ModelLoader(tmp_path, RUNTIMES), on_change)
+    await repository.load("iris")
+    servicer = OpenInferenceServicer(repository, "1")
+    async with serve_in_process((add_open_inference_to_server, servicer)) as channel:
+        config = (await GRPCInferenceServiceStub(channel).ModelConfig(oip.ModelConfigRequest(name="iris"))).config
+    await repository.close()
+
+    assert (config.dynamic_batching.max_queue_delay_microseconds, config.max_batch_size) == (300, 32)
 
 
 async def test_load_of_an_unknown_or_unnamed_model() -> None:
