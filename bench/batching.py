@@ -24,7 +24,7 @@ from mesh.tensors import Tensor, encode_request
 from predictor.batching_options import BatchingOptions
 from predictor.infer_wire import read_request, write_response
 from predictor.inference import Inference
-from predictor.loader import LoadedModel, ModelSpec
+from predictor.loader import LoadedModel, MakeRoom, ModelSpec
 from predictor.repository import ModelRepository
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.runtimes.compute import ComputePool
@@ -71,7 +71,8 @@ class OneModelLoader:
         self._busy_s = busy_s
         self._batching = batching
 
-    async def load(self, spec: ModelSpec, on_health: OnHealth) -> LoadedModel:
+    async def load(self, spec: ModelSpec, on_health: OnHealth, make_room: MakeRoom) -> LoadedModel:
+        await make_room(0)
         options = BatchingOptions(batching=self._batching)
         return LoadedModel(spec, "", IdentityRuntime(self._busy_s), ModelStatistics(), options)
 
