@@ -13,6 +13,7 @@ RUNTIMES: Mapping[str, str] = {
     "llm": "predictor.runtimes.llm:LlmRuntime",
     "reranker": "predictor.runtimes.reranker:RerankerRuntime",
     "python": "predictor.runtimes.python.runtime:PythonRuntime",
+    "torch": "predictor.runtimes.torch_program:TorchRuntime",
     "sklearn": "predictor.runtimes.sklearn:SklearnRuntime",
     "xgboost": "predictor.runtimes.xgboost:XgboostRuntime",
     "lightgbm": "predictor.runtimes.lightgbm:LightgbmRuntime",
@@ -38,4 +39,5 @@ FORMATS_BY_SUFFIX: Mapping[str, str] = {
 # What a folder holds (a glob) → model_format; the first that fits, and before the names of single files.
 FORMATS_BY_FOLDER: Mapping[str, str] = {
     "config.json": "llm",
+    "model.py": "python",
 }

@@ -17,6 +17,7 @@ from mesh.tensors import DATATYPES, Tensor
 from predictor.runtimes import RUNTIMES
 from predictor.runtimes.base import Arrays, DecoupledRuntime, ModelArtifact, Runtime
 from predictor.signature import Signature
+from tests.predictor.runtimes.torch_models import export_classifier
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ def broken_gguf(folder: Path) -> Path:
     return folder / "model.gguf"
 
 
+def broken_encoder(folder: Path) -> Path:
+    (folder / "config.json").write_bytes(b'{"model_type": "bert"')
+    return folder
+
+
 def broken_class(folder: Path) -> Path:
     (folder / "model.py").write_text("class Model: pass")
     return folder
@@ -49,9 +55,15 @@ def scaler_folder(tmp_path: Path) -> Path:
     return tmp_path / "scaler"
 
 
-def broken_encoder(folder: Path) -> Path:
-    (folder / "config.json").write_bytes(b'{"model_type": "bert"')
-    return folder
+def broken_program(folder: Path) -> Path:
+    whole = export_classifier(folder / "whole.pt2").read_bytes()
+    (folder / "model.pt2").write_bytes(whole[: len(whole) // 2])
+    return folder / "model.pt2"
+
+
+@pytest.fixture
+def classifier_program(tmp_path: Path) -> Path:
+    return export_classifier(tmp_path / "classifier.pt2")
 
 
 def broken_file(name: str) -> Callable[[Path], Path]:
@@ -80,6 +92,7 @@ EXAMPLES = {
     "xgboost": Example("xgboost_file", broken_file("model.ubj"), {"input": ("FP32", IRIS.astype(np.float32))}),
     "lightgbm": Example("lightgbm_file", broken_file("model.txt"), {"input": ("FP64", IRIS)}),
     "onnx": Example("onnx_file", broken_file("model.onnx"), {"x": ("FP32", IRIS.astype(np.float32))}),
+    "torch": Example("classifier_program", broken_program, {"features": ("FP32", np.ones((2, 4), np.float32))}),
     "python": Example("scaler_folder", broken_class, {"rows": ("FP32", np.ones((2, 3), np.float32))}),
     "llm": Example(
         "smollm2_gguf",
