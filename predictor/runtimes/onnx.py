@@ -188,7 +188,10 @@ def read_session(path: Path, options: OnnxOptions) -> onnxruntime.InferenceSessi
     # ONNX Runtime's own format is for files that one trusts.
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        return onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+        for one in (*session.get_inputs(), *session.get_outputs()):
+            _ = one.name, one.type, one.shape  # decoded only when they are asked for
+        return session
     except _ERRORS as error:
         raise CorruptArtifact(_cannot_load(file, str(error))) from None
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mesh.errors import CorruptArtifact
-from predictor.runtimes.lightgbm import LightgbmRuntime, check_model
+from predictor.runtimes.lightgbm import LightgbmRuntime
 from tests.predictor.runtimes.trained import FEATURES, TARGETS, answer, lightgbm_classifier, loaded
 
 QUIET = {"verbose": -1, "num_threads": 1, "num_leaves": 6}
@@ -141,50 +141,3 @@ async def test_what_is_no_text_model_is_refused(tmp_path: Path, content: bytes) 
 async def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match=r"has none of model\.txt, model\.lgb, model\.bst"):
         await loaded(LightgbmRuntime(), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ("num_class=3", "num_class=4", "4 classes and 3 trees an iteration"),
-        ("multiclass num_class:3", "multiclass num_class:9", "does not go with 3 classes"),
-        ("multiclass num_class:3", "binary sigmoid:1", "does not go with 3 classes"),
-        ("split_feature=", "split_feature=9", "feature 9"),
-        ("left_child=1", "left_child=0", "parent too many"),
-        ("left_child=1", "left_child=99", "child 99"),
-        ("num_leaves=", "num_leaves=-", "leaves"),
-        ("decision_type=2", "decision_type=3", "set of categories"),
-        ("leaf_value=", "leaf_value=1 ", "leaf_value has"),
-        ("Tree=14", "Trunk=14", "no whole number of iterations"),
-    ],
-)
-def test_what_would_lead_the_library_astray_is_found(old: str, new: str, sentence: str) -> None:
-    text = lightgbm_classifier().booster_.model_to_string()
-    check_model(text, 4)
-
-    with pytest.raises(ValueError, match=sentence):
-        check_model(text.replace(old, new, 1), 4)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ("cat_boundaries=0 1", "cat_boundaries=1 0", "do not ascend"),
-        ("cat_boundaries=0", "cat_boundaries=0 0", "cat_boundaries has"),
-        ("cat_boundaries=0", "cat_boundaries=-1", "boundary of categories -1"),
-        ("leaf_features=", "leaf_features=9 ", "leaf_features has"),
-    ],
-)
-def test_sets_of_categories_and_linear_leaves_are_checked(old: str, new: str, sentence: str) -> None:
-    rows = FEATURES.copy()
-    rows[:, 0] = np.arange(150) % 11
-    parameters = {
-        "objective": "regression", "linear_tree": True,
-        "min_data_per_group": 1, "max_cat_to_onehot": 1, "cat_smooth": 0,
-    }  # fmt: skip
-    text = trained(parameters, np.sin(rows[:, 0]) + rows[:, 1], rows, categorical_feature=[0]).model_to_string()
-    check_model(text, 4)
-    assert old in text
-
-    with pytest.raises(ValueError, match=sentence):
-        check_model(text.replace(old, new, 1), 4)

@@ -23,7 +23,7 @@ from predictor.runtimes.xgboost import XgboostRuntime
 from predictor.runtimes.xgboost import try_booster as try_xgboost
 from tests.predictor.runtimes.mutated import mutated
 
-NUM_SEEDS = 60
+NUM_SEEDS = 32
 
 FORMATS: dict[str, tuple[str, Callable[[Path], OpenModel], type[Runtime]]] = {
     "xgboost_file": ("model.ubj", try_xgboost, XgboostRuntime),
