@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.dataplane import Dataplane
+from gateway.openapi.pages import PageRoutes
 from gateway.repository import RepositoryControl
 from gateway.rest.openai import OpenAIRoutes
 from gateway.rest.openai_embeddings import EmbeddingRoutes
@@ -26,6 +27,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Route]:
     """The routes, the ones that requests take most often first."""
     openai, v1 = OpenAIRoutes(dataplane), V1Routes(dataplane)
+    pages = PageRoutes()
     v2, v2_infer, v2_generate = V2Routes(dataplane, repository), V2InferRoutes(dataplane), V2GenerateRoutes(dataplane)
     return [
         _post("/v1/chat/completions", _prediction(openai.chat_completions)),
@@ -54,6 +56,8 @@ def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Ro
         _post("/v2/repository/models/{model}/unload", v2.unload),
         *_triton_routes(),
         _get("/", v1.alive),
+        _get("/openapi.json", pages.document),
+        _get("/docs", pages.page),
     ]
 
 

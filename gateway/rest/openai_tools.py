@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gateway.rest.bodies import Json
@@ -80,11 +80,27 @@ def _choice(value: Json) -> Json:
     raise PydanticCustomError("tool_choice", "it must be 'none', 'auto', 'required' or {form}", {"form": form})
 
 
+# What clients may write; for the OpenAPI document.
+_CHOICES: dict[str, Json] = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "function"},
+                "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+            },
+            "required": ["type", "function"],
+        },
+    ]
+}
+
+
 class ToolFields(Strict):
     """parallel_tool_calls: false cuts an answer down to its first call."""
 
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Annotated[str, BeforeValidator(_choice)] | None = None
+    tool_choice: Annotated[str, BeforeValidator(_choice), WithJsonSchema(_CHOICES)] | None = None
     parallel_tool_calls: bool | None = None
 
     @property

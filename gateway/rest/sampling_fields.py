@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gateway.rest.bodies import Json
@@ -51,6 +51,17 @@ def _bias(key: str, bias: Json) -> float:
     return float(bias)
 
 
+# What clients may write, before it is brought into one form; for the OpenAPI document.
+_BIASES: dict[str, Json] = {
+    "type": "object",
+    "maxProperties": MAX_LOGIT_BIASES,
+    "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+    "additionalProperties": {"type": "number", "minimum": -MAX_LOGIT_BIAS, "maximum": MAX_LOGIT_BIAS},
+}
+_STOPS: dict[str, Json] = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS}]
+}
+
 TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
 
 
@@ -65,10 +76,12 @@ class SamplingFields(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[int, float], BeforeValidator(_biases)] | None = None
+    logit_bias: Annotated[dict[int, float], BeforeValidator(_biases), WithJsonSchema(_BIASES)] | None = None
     bad_words: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_BAD_WORDS)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
-    stop: Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list)] | None = None
+    stop: (
+        Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list), WithJsonSchema(_STOPS)] | None
+    ) = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool | None = None
 
