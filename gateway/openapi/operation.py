@@ -20,6 +20,8 @@ STRING: Schema = {"type": "string"}
 # May come of any request: a wrong timeout header, too many requests, a fault, no replica, no time left.
 _ANYWHERE = (400, 429, 500, 503, 504)
 _WITH_BODY = (408, 413, 415)
+# No such model; or one whose server does not know the method.
+_OF_A_MODEL = (404, 501)
 _REASONS = {
     400: "The request is wrong; the sentence names the field.",
     404: "There is no such model, version, explainer or region.",
@@ -87,7 +89,7 @@ class Operation:
 
     def _responses(self, has_parts: bool) -> Schema:
         form = "OpenAIError" if protocol_of(self.path) == OPENAI else "Error"
-        statuses = {*_ANYWHERE, *self.more, *((404,) if has_parts else ()), *(_WITH_BODY if self.body else ())}
+        statuses = {*_ANYWHERE, *self.more, *(_OF_A_MODEL if has_parts else ()), *(_WITH_BODY if self.body else ())}
         responses = {str(status): _error(status, form) for status in sorted(statuses)}
         if self.not_ready is not None:
             either = {"anyOf": [self.not_ready, _named(form)]}
@@ -99,7 +101,8 @@ class Operation:
     def _success(self, answer: Schema) -> Schema:
         content = {} if self.only_streams else {JSON: {"schema": answer}}
         if self.may_stream or self.only_streams:
-            content[EVENTS] = {"schema": STRING}
+            # Without a schema: JSON Schema has no word for a stream, and its readers differ.
+            content[EVENTS] = {}
         success: Schema = {"description": "The answer.", "content": content}
         if self.has_binary:
             content[BINARY] = {"schema": {}}

@@ -66,6 +66,6 @@ def operations() -> Iterator[Operation]:
         ("explain", "V1Explanations", "Say what an answer owes to its input"),
     ):
         schema: Schema = {"$ref": f"#/components/schemas/{answer}"}
-        yield Operation("POST", f"/v1/models/{{model}}:{verb}", TAG, summary, schema, body, more=(501,))
+        yield Operation("POST", f"/v1/models/{{model}}:{verb}", TAG, summary, schema, body)
     alive: Schema = {"type": "object", "properties": {"status": {"const": "alive"}}, "required": ["status"]}
     yield Operation("GET", "/", TAG, "Is the server alive?", alive)

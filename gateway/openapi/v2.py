@@ -129,7 +129,7 @@ def operations() -> Iterator[Operation]:
         path = f"/v2/repository/models/{{model}}/{verb}"
         body = {"schema": _ref("RepositoryRequest")}
         summary = f"{verb.capitalize()} a model"
-        yield Operation("POST", path, TAG, summary, answer, body, body_may_be_empty=True, more=(409, 501))
+        yield Operation("POST", path, TAG, summary, answer, body, body_may_be_empty=True, more=(409,))
     yield from _of_triton()
 
 
@@ -148,14 +148,11 @@ def _of_model(path: str) -> Iterator[Operation]:
         _ref("InferResponse"),
         infer,
         has_binary=True,
-        more=(501,),
     )
     answer = _ref("GenerateResponse")
-    yield Operation("POST", f"{path}/generate", TAG, "Continue a text", answer, generate, more=(501,))
+    yield Operation("POST", f"{path}/generate", TAG, "Continue a text", answer, generate)
     streamed = f"{path}/generate_stream"
-    yield Operation(
-        "POST", streamed, TAG, "Continue a text, event by event", answer, generate, only_streams=True, more=(501,)
-    )
+    yield Operation("POST", streamed, TAG, "Continue a text, event by event", answer, generate, only_streams=True)
 
 
 def _of_triton() -> Iterator[Operation]:
