@@ -123,6 +123,8 @@ class Exchange:
     @property
     def first_token_s(self) -> float | None:
         """Seconds from the request's arrival to the first token of any of its generations."""
+        if not self.generations:
+            return None
         times = [one.first_token_s for one in self.generations if one.first_token_s is not None]
         return min(times, default=None)
 

@@ -46,13 +46,21 @@ class GatewayMetrics:
             buckets=FIRST_TOKEN_BUCKETS_S,
             registry=registry,
         )
+        # Finding a labelled metric costs more than counting with it.
+        self._found: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
         running = Gauge("meshserve_gateway_requests_in_flight", "Requests being answered now.", registry=registry)
         running.set_function(in_flight)
 
     def observe(self, exchange: Exchange) -> None:
         """Count a finished exchange."""
         deployment = exchange.deployment or NO_DEPLOYMENT
-        self._requests.labels(exchange.protocol, exchange.route, deployment, exchange.status).inc()
-        self._duration.labels(exchange.protocol, exchange.route, deployment).observe(exchange.total_s)
-        if exchange.first_token_s is not None:
-            self._first_token.labels(exchange.protocol, deployment).observe(exchange.first_token_s)
+        key = (exchange.protocol, exchange.route, deployment, exchange.status)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._requests.labels(*key), self._duration.labels(*key[:3])
+        requests, duration = found
+        requests.inc()
+        duration.observe(exchange.total_s)
+        first_token_s = exchange.first_token_s
+        if first_token_s is not None:
+            self._first_token.labels(exchange.protocol, deployment).observe(first_token_s)

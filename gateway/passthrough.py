@@ -34,6 +34,8 @@ LANGUAGE_MODEL_SERVICE = "mesh.v1.LanguageModel"
 LANGUAGE_MODEL = f"/{LANGUAGE_MODEL_SERVICE}/"
 STREAM_INFER = OIP + "ModelStreamInfer"
 PROTOCOL = "grpc"
+# Up to this size parsing a message, in C, is quicker than a walk over its top level, and copies nothing worth a word.
+MAX_PARSED_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,15 @@ class PassThrough(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self._unary(method))
 
     def _unary(self, method: Method) -> Callable[[bytes, Context], Any]:
+        model_name_of = _model_name_reader(method)
+
         async def forward(request: bytes, _context: Context) -> bytes:
             with self._recorder.exchange(PROTOCOL, method.name) as exchange:
                 exchange.is_prediction = method.is_prediction
-                header = wire.read_header(request, has_id=method.has_id)
+                model_name = model_name_of(request)
                 answer = None
                 try:
-                    answer = await self._dataplane.forward(method.name, header.model_name, request, exchange)
+                    answer = await self._dataplane.forward(method.name, model_name, request, exchange)
                 except MeshError as error:
                     raise _blamed(error, request, method) from error
                 finally:
@@ -97,13 +101,15 @@ class PassThrough(grpc.GenericRpcHandler):
         return forward
 
     def _streamed(self, method: Method) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
+        model_name_of = _model_name_reader(method)
+
         async def forward(request: bytes, _context: Context) -> AsyncIterator[bytes]:
             with self._recorder.exchange(PROTOCOL, method.name) as exchange:
                 exchange.is_prediction = method.is_prediction
-                header = wire.read_header(request, has_id=method.has_id)
+                model_name = model_name_of(request)
                 generation = exchange.begin_generation(request)
                 try:
-                    answers = self._dataplane.forward_stream(method.name, header.model_name, request, exchange)
+                    answers = self._dataplane.forward_stream(method.name, model_name, request, exchange)
                     async with aclosing(answers):
                         async for answer in answers:
                             generation.observe_bytes(answer)
@@ -119,6 +125,21 @@ class PassThrough(grpc.GenericRpcHandler):
             async with aclosing(InferStream(self._dataplane, STREAM_INFER, exchange).answers(requests)) as answers:
                 async for answer in answers:
                     yield answer
+
+
+def _model_name_reader(method: Method) -> Callable[[bytes], str]:
+    """What a request of the method is routed by. It raises InvalidInput for what is no protobuf message."""
+    name_field = method.request.DESCRIPTOR.fields_by_number[1].name
+
+    def model_name_of(request: bytes) -> str:
+        if len(request) <= MAX_PARSED_BYTES:
+            try:
+                return str(getattr(method.request.FromString(request), name_field))
+            except DecodeError:
+                pass  # when it is the tensors that are malformed, the next hop says so; the walk tells
+        return wire.read_header(request, has_id=method.has_id).model_name
+
+    return model_name_of
 
 
 def _blamed(error: MeshError, request: bytes, method: Method) -> MeshError:

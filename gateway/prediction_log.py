@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from gateway.exchange import Exchange
 from mesh.logs import get_logger
 
 log = get_logger(__name__)
+
+# How long a record may wait for others: waking the thread for each would cost the event loop more than the record does.
+GATHER_S = 0.05
 
 
 class PredictionLog:
@@ -71,7 +74,8 @@ class PredictionLog:
                 return
             self._queue.append((exchange, size_bytes))
             self._queued_bytes += size_bytes
-            self._changed.notify()
+            if len(self._queue) == 1 or self._is_filling():
+                self._changed.notify()
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued, within `timeout_s`. Blocks: call it off the event loop."""
@@ -81,33 +85,42 @@ class PredictionLog:
         self._thread.join(timeout_s)
 
     def _write_all(self) -> None:
-        while (exchange := self._next()) is not None:
-            self._write(exchange)
+        while exchanges := self._next():
+            self._write(exchanges)
         self._file.close()
 
-    def _next(self) -> Exchange | None:
+    def _next(self) -> list[Exchange]:
+        """All that is queued once something is; empty at the end."""
         with self._changed:
             while not self._queue and not self._is_closing:
                 self._changed.wait()
-            if not self._queue:
-                return None
-            exchange, size_bytes = self._queue.popleft()
-            self._queued_bytes -= size_bytes
-            return exchange
+            self._changed.wait_for(lambda: self._is_closing or self._is_filling(), GATHER_S)
+            exchanges = [exchange for exchange, _ in self._queue]
+            self._queue.clear()
+            self._queued_bytes = 0
+            return exchanges
 
-    def _write(self, exchange: Exchange) -> None:
-        try:
-            # 64-bit seeds are within what the library writes; keys are ours.
-            self._file.append(orjson.dumps(self._to_record(exchange)) + b"\n")
-        except Exception as error:
-            # The top of a thread: whatever is wrong with one record, the next one is tried.
-            self._dropped.labels("write_failed").inc()
-            if not self._is_failing:
-                self._is_failing = True
-                log.error("prediction_log_failed", path=str(self._file.path), error=str(error))
-            return
-        self._written.inc()
-        if self._is_failing:
+    def _is_filling(self) -> bool:
+        return 2 * len(self._queue) >= self._max_queued or 2 * self._queued_bytes >= self._max_queued_bytes
+
+    def _write(self, exchanges: list[Exchange]) -> None:
+        lines = []
+        error: Exception | None = None
+        for exchange in exchanges:
+            try:
+                # 64-bit seeds are within what the library writes; keys are ours.
+                lines.append(orjson.dumps(self._to_record(exchange)) + b"\n")
+            except Exception as broken:
+                # The top of a thread: whatever is wrong with one record, the next one is tried.
+                error = broken
+        num_written, failure = self._file.append(lines)
+        error = failure or error
+        self._written.inc(num_written)
+        self._dropped.labels("write_failed").inc(len(exchanges) - num_written)
+        if error is not None and not self._is_failing:
+            self._is_failing = True
+            log.error("prediction_log_failed", path=str(self._file.path), error=str(error))
+        elif error is None and self._is_failing:
             self._is_failing = False
             log.info("prediction_log_recovered", path=str(self._file.path))
 
@@ -122,20 +135,35 @@ class RotatingFile:
         self._descriptor: int | None = None
         self._size_bytes = 0
 
-    def append(self, line: bytes) -> None:
-        """Write `line` with one write. Raises OSError, and leaves no part of the line behind."""
-        if self._descriptor is not None and self._size_bytes + len(line) > self._max_bytes and self._size_bytes:
+    def append(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+        """Write `lines`, as many as a file takes with one write; how many are written, and why the others are not.
+
+        No part of a line is left behind.
+        """
+        num_written = 0
+        while num_written < len(lines):
+            try:
+                num_written += self._append(lines, num_written)
+            except OSError as error:
+                self.close()
+                return num_written, error
+        return num_written, None
+
+    def _append(self, lines: Sequence[bytes], first: int) -> int:
+        """Write the lines from `first` on that one file takes, at least one; gives their number."""
+        if self._descriptor is not None and self._size_bytes + len(lines[first]) > self._max_bytes and self._size_bytes:
             self._rotate()
         descriptor = self._opened()
-        try:
-            written = os.write(descriptor, line)
-            if written < len(line):
-                os.ftruncate(descriptor, self._size_bytes)
-                raise OSError(f"only {written} of {len(line)} bytes fit")
-        except OSError:
-            self.close()
-            raise
+        size_bytes, end = len(lines[first]), first + 1
+        while end < len(lines) and self._size_bytes + size_bytes + len(lines[end]) <= self._max_bytes:
+            size_bytes += len(lines[end])
+            end += 1
+        written = os.write(descriptor, b"".join(lines[first:end]))
+        if written < size_bytes:
+            os.ftruncate(descriptor, self._size_bytes)
+            raise OSError(f"only {written} of {size_bytes} bytes fit")
         self._size_bytes += written
+        return end - first
 
     def close(self) -> None:
         """Close the file; the next append opens it again."""

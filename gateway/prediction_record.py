@@ -83,13 +83,18 @@ def _add_texts(
     record: dict[str, Any], request: oip.ModelInferRequest | None, response: oip.ModelInferResponse | None
 ) -> None:
     """A language model behind plain OIP: its texts are tensors. Those of a stream come piece by piece."""
-    if request is not None and (prompt := _text(decode_request, request, "text_input")) is not None:
+    if request is not None and (prompt := _text(decode_request, request, request.inputs, "text_input")) is not None:
         record["prompt"] = {"text": prompt}
-    if response is not None and (output := _text(decode_response, response, "text_output")) is not None:
+    if (
+        response is not None
+        and (output := _text(decode_response, response, response.outputs, "text_output")) is not None
+    ):
         record["output"] = {"text": record.get("output", {"text": ""})["text"] + output}
 
 
-def _text(decode: Callable[[M], dict[str, Tensor]], message: M, name: str) -> str | None:
+def _text(decode: Callable[[M], dict[str, Tensor]], message: M, tensors: Any, name: str) -> str | None:
+    if all(one.name != name for one in tensors):
+        return None  # most models are not of language: their tensors need not be decoded
     try:
         tensor = decode(message).get(name)
     except InvalidInput:

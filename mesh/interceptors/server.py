@@ -157,6 +157,8 @@ class _Method:
         self.name = name
         self.metrics = metrics.of(name)
         self.is_traced = not name.startswith(_UNTRACED)
+        # Set up once, before a server has handlers.
+        self.is_recorded = tracing.is_recording()
         self.service, _, self.rpc = name.lstrip("/").partition("/")
 
 
@@ -198,7 +200,7 @@ class _Call:
         self._started = time.perf_counter()
         self._method.metrics.in_flight.inc()
         self._context_token = context.enter(self._request)
-        if self._method.is_traced and (trace_parent is not None or tracing.is_recording()):
+        if self._method.is_traced and (trace_parent is not None or self._method.is_recorded):
             self._spanning = self._begin_span({name: value for name, value in metadata if isinstance(value, str)})
             self._span = self._spanning.__enter__()
 

@@ -20,6 +20,7 @@ from mesh.channel import open_channel
 from mesh.interceptors.client import headers, shorter
 from mesh.multiplex import INITIAL_CREDIT, MAX_SHARED_REQUEST_BYTES
 from mesh.multiplex.deadlines import Deadlines
+from mesh.multiplex.linger import Linger
 from mesh.v1 import multiplex_pb2 as pb
 from mesh.v1.multiplex_pb2_grpc import MultiplexServiceStub
 
@@ -217,6 +218,7 @@ class _Exchange:
         self._deadlines = Deadlines(self._expire)
         self._request = pb.ExchangeRequest()
         self._has_request = asyncio.Event()
+        self._linger = Linger()
         self._responses = MultiplexServiceStub(channel).Exchange(self._requests())
         self._reading = asyncio.create_task(self._read(), name="multiplex-read")
 
@@ -278,6 +280,7 @@ class _Exchange:
         """What has gathered since the last one, whenever there is something."""
         while True:
             await self._has_request.wait()
+            await self._linger.wait()
             self._has_request.clear()
             request, self._request = self._request, pb.ExchangeRequest()
             yield request

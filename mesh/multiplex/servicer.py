@@ -104,6 +104,8 @@ class _Exchange:
                 return None
             self._changed.clear()
             await self._changed.wait()
+            # What came in one message is answered in the same turn of the loop, if it is quick.
+            await asyncio.sleep(0)
         parts = []
         size_bytes = 0
         while self._ready and size_bytes < MAX_BATCH_BYTES:

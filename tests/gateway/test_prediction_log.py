@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.exchange import Exchange, Recorder
@@ -106,10 +105,11 @@ def test_failing_disk_is_counted_and_tried_again(tmp_path: Path) -> None:
 def test_full_disk_leaves_no_half_line() -> None:
     file = RotatingFile(Path("/dev/full"), 1 << 20, 1)
 
-    with pytest.raises(OSError, match="No space left"):
-        file.append(b"line\n")
-    with pytest.raises(OSError, match="No space left"):
-        file.append(b"line\n")
+    for _ in range(2):
+        num_written, error = file.append([b"line\n", b"line\n"])
+
+        assert num_written == 0
+        assert error is not None and "No space left" in str(error)
 
 
 def test_record_that_cannot_be_made_does_not_stop_the_log(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     file = RotatingFile(path, max_bytes=10, max_files=3)
 
-    for line in (b"aaaaaa\n", b"bbbbbb\n", b"cccccc\n", b"dddddd\n"):
-        file.append(line)
+    assert file.append([b"aaaaaa\n"]) == (1, None)
+    assert file.append([b"bbbbbb\n", b"cccccc\n", b"dddddd\n"]) == (3, None)
     file.close()
 
     assert path.read_bytes() == b"dddddd\n"
@@ -140,11 +140,20 @@ def test_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> None:
     assert not (tmp_path / "p.jsonl.3").exists()
 
 
+def test_a_file_takes_the_lines_that_fit_and_no_more(tmp_path: Path) -> None:
+    file = RotatingFile(tmp_path / "p.jsonl", max_bytes=10, max_files=3)
+
+    file.append([b"a\n", b"b\n", b"c\n", b"d\n", b"e\n", b"f\n", b"longer than a file\n"])
+    file.close()
+
+    kept = [(tmp_path / name).read_bytes() for name in ("p.jsonl", "p.jsonl.1", "p.jsonl.2")]
+    assert kept == [b"longer than a file\n", b"f\n", b"a\nb\nc\nd\ne\n"]
+
+
 def test_one_file_only_begins_anew(tmp_path: Path) -> None:
     file = RotatingFile(tmp_path / "p.jsonl", max_bytes=10, max_files=1)
 
-    file.append(b"aaaaaa\n")
-    file.append(b"bbbbbb\n")
+    file.append([b"aaaaaa\n", b"bbbbbb\n"])
     file.close()
 
     assert [one.name for one in tmp_path.iterdir()] == ["p.jsonl"]
