@@ -20,15 +20,15 @@ from rich.console import Console
 from bench.engine_steps import smollm2
 from bench.llm import meshserve
 from bench.llm.contender import Contender
-from bench.llm.machine import commit, this_machine
 from bench.llm.prompts import TEXT, one_token_words
 from bench.llm.record import ContenderRecord, Point, RunRecord
 from bench.llm.report import WIDTH, show
 from bench.llm.roofline import best_of, measure
 from bench.llm.rounds import run_turn
-from bench.llm.server import CannotStart
 from bench.llm.workloads import WORKLOADS, Workload
+from bench.machine import commit, this_machine
 from bench.peers import HOW_TO_INSTALL, ROOT, llama_cpp, openvino, vllm
+from bench.server_process import CannotStart
 from predictor.llm.tokenizer_file import read_tokenizer
 
 Named = TypeVar("Named", Contender, Workload)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.llm.answer import Client
+from bench.server_process import Command
 
 MODEL = "smollm2"
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A server's command line, and what is added to our environment for it."""
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +31,3 @@ class Contender:
     is_installed: bool = True
     is_ours: bool = False
     is_lower_quality: bool = False
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

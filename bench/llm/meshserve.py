@@ -8,9 +8,10 @@ from pathlib import Path
 
 from bench.engine_steps import SMOLLM2_SHA256, SMOLLM2_URI
 from bench.llm.answer import Client
-from bench.llm.contender import MODEL, Command, Contender
+from bench.llm.contender import MODEL, Contender
 from bench.llm.grpc_client import GrpcClient
 from bench.llm.openai_client import OpenAIClient
+from bench.server_process import Command
 from deploy.local.run_info import read_run_info
 from deploy.local.state_dir import StateDir
 from mesh.version import software_version

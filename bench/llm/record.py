@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.llm.contender import Contender
 from bench.llm.figures import Figures
-from bench.llm.machine import Machine
-from bench.llm.processes import CpuShares
 from bench.llm.roofline import Limits
+from bench.machine import Machine
+from bench.processes import CpuShares
 
 
 class _Frozen(BaseModel):

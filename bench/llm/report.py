@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from bench.llm import roofline
 from bench.llm.figures import Figures
 from bench.llm.meshserve import GATEWAY
 from bench.llm.record import RunRecord
-from bench.llm.summary import POLLUTED, Metric, Spread, Summary
+from bench.llm.summary import Metric, Summary
 from bench.llm.targets import MAX_MEMORY_MB, MAX_START_S, TARGETS, tokens_per_s, ttft_p50, ttft_p99
+from bench.sheet import NOTHING, Sheet, cell
+from bench.spread import POLLUTED
 
-NOTHING = "–"
 # Columns of the terminal that the tables want.
 WIDTH = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A table, of whatever kind it is shown as."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        lines = [f"**{self.title}**", "", *map(_markdown_row, (self.columns, ("---",) * len(self.columns), *self.rows))]
-        return "\n".join(lines)
-
-    def rich(self) -> Table:
-        table = Table(title=self.title, title_justify="left")
-        for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left")
-        for row in self.rows:
-            table.add_row(*map(escape, row))
-        return table
-
-
-def _markdown_row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def heading(record: RunRecord) -> str:
@@ -88,9 +61,9 @@ def contenders_sheet(summary: Summary) -> Sheet:
             each.quality + (" (lower)" if each.is_lower_quality else ""),
             each.protocol,
             each.version,
-            _cell(summary.starts(each.name, "start_s")),
-            _cell(summary.starts(each.name, "idle_memory_mb")),
-            _cell(summary.starts(each.name, "peak_memory_mb")),
+            cell(summary.starts(each.name, "start_s")),
+            cell(summary.starts(each.name, "idle_memory_mb")),
+            cell(summary.starts(each.name, "peak_memory_mb")),
             each.note,
         )
         for each in summary.record.contenders
@@ -104,7 +77,7 @@ def metric_sheet(summary: Summary, title: str, metric: Metric, *, higher_is_bett
     names = [each.name for each in summary.record.contenders]
     rows = []
     for workload in summary.record.workloads:
-        cells = [_cell(summary.of(name, workload, metric)) for name in names]
+        cells = [cell(summary.of(name, workload, metric)) for name in names]
         ratios = [
             _ratio_to_best(summary, workload, metric, higher_is_better, with_lower_quality=lower)
             for lower in (False, True)
@@ -120,7 +93,7 @@ def _ratio_to_best(
     rivals = summary.rivals(with_lower_quality=with_lower_quality)
     best = summary.best(rivals, workload, metric, higher_is_better)
     ratio = None if best is None else summary.ratio(GATEWAY, best.name, workload, metric)
-    return NOTHING if best is None or ratio is None else f"{_cell(ratio, digits=2)} {best.name}"
+    return NOTHING if best is None or ratio is None else f"{cell(ratio, digits=2)} {best.name}"
 
 
 def tokens_sheet(summary: Summary) -> Sheet:
@@ -149,7 +122,7 @@ def others_sheet(summary: Summary) -> Sheet:
     """How much of the machine was somebody else's."""
     names = [each.name for each in summary.record.contenders]
     rows = [
-        (workload, *(_cell(summary.others_cpu(name, workload), percent=True) for name in names))
+        (workload, *(cell(summary.others_cpu(name, workload), percent=True) for name in names))
         for workload in summary.record.workloads
     ]
     return Sheet("Others' share of the CPUs", ("workload", *names), tuple(rows))
@@ -170,7 +143,7 @@ def roofline_sheet(summary: Summary, limits: roofline.Limits) -> Sheet:
                 f"{bound.step_gflop:.2f}",
                 f"{bound.step_ms:.2f}",
                 f"{bound.tokens_per_s:,.0f}",
-                _cell(measured),
+                cell(measured),
                 share,
             )
         )
@@ -192,11 +165,11 @@ def targets_sheet(summary: Summary) -> Sheet:
         ratio = target.ratio(summary)
         bound = f"{'≥' if target.higher_is_better else '≤'} {target.bound:g}"
         reached = NOTHING if ratio is None else _yes_no(target.is_reached(ratio))
-        rows.append((f"{target.workload}, {target.what} / {target.rival}", bound, _cell(ratio, digits=2), reached))
+        rows.append((f"{target.workload}, {target.what} / {target.rival}", bound, cell(ratio, digits=2), reached))
     for what, field, most in (("start, s", "start_s", MAX_START_S), ("peak, MB", "peak_memory_mb", MAX_MEMORY_MB)):
         spread = summary.starts(GATEWAY, field)
         reached = NOTHING if spread is None else _yes_no(spread.median <= most)
-        rows.append((f"MeshServe, {what}", f"≤ {most:g}", _cell(spread), reached))
+        rows.append((f"MeshServe, {what}", f"≤ {most:g}", cell(spread), reached))
     return Sheet("Targets", ("target", "bound", "measured", "reached"), tuple(rows))
 
 
@@ -212,24 +185,6 @@ def failures_sheet(record: RunRecord) -> Sheet:
 
 def _yes_no(is_so: bool) -> str:
     return "yes" if is_so else "no"
-
-
-def _cell(spread: Spread | None, digits: int | None = None, *, percent: bool = False) -> str:
-    if spread is None:
-        return NOTHING
-    show: Callable[[float], str] = _percent if percent else lambda value: _number(value, digits)
-    median, least, greatest = show(spread.median), show(spread.least), show(spread.greatest)
-    text = median if least == greatest else f"{median} ({least}–{greatest})"
-    return text + ("*" if spread.is_polluted else "")
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0%}"
-
-
-def _number(value: float, digits: int | None) -> str:
-    """With `digits` decimals; by default, one below 100 and none above."""
-    return f"{value:,.{(1 if value < 100 else 0) if digits is None else digits}f}"
 
 
 def show(record: RunRecord, console: Console) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from bench.llm.contender import Contender
 from bench.llm.figures import figures_of
 from bench.llm.load import run_load
-from bench.llm.processes import PeakMemory, cpu_shares, cpu_times, memory_bytes
 from bench.llm.prompts import PromptWriter
 from bench.llm.record import Point, Start
 from bench.llm.server import Server, running
 from bench.llm.workloads import WARM_UP, Workload
+from bench.processes import PeakMemory, cpu_shares, cpu_times, memory_bytes
 
 MEGABYTE = 1e6
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from bench.llm.figures import Figures
 from bench.llm.meshserve import GATEWAY, PREDICTOR
-from bench.llm.summary import Metric, Spread, Summary
+from bench.llm.summary import Metric, Summary
+from bench.spread import Spread
 
 
 def tokens_per_s(figures: Figures) -> float | None:

@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 
 from bench.llm.answer import Client
-from bench.llm.contender import MODEL, Command, Contender
+from bench.llm.contender import MODEL, Contender
 from bench.llm.openai_client import OpenAIClient
 from bench.peers import PEERS
 from bench.peers.environment import run
+from bench.server_process import Command
 
 VERSION = "11434.0.0"  # the number is llama.cpp's own build number
 SERVER = PEERS / "llama.cpp" / "llama-server"

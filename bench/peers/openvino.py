@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.llm.answer import Client
-from bench.llm.contender import MODEL, Command, Contender
+from bench.llm.contender import MODEL, Contender
 from bench.llm.openai_client import OpenAIClient
 from bench.peers import MODELS
 from bench.peers.checkpoint import make_bf16
 from bench.peers.environment import install as install_environment
 from bench.peers.environment import python_of, run
+from bench.server_process import Command
 
 VERSION = "2026.4.1.0"
 MODEL_FOLDER = MODELS / "smollm2-openvino"

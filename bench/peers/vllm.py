@@ -10,13 +10,14 @@ import ctypes.util
 from pathlib import Path
 
 from bench.llm.answer import Client
-from bench.llm.contender import MODEL, Command, Contender
+from bench.llm.contender import MODEL, Contender
 from bench.llm.openai_client import OpenAIClient
 from bench.peers import PEERS
 from bench.peers.checkpoint import BF16, make_bf16
 from bench.peers.environment import install as install_environment
 from bench.peers.environment import python_of
 from bench.peers.w8a8 import W8A8, make_w8a8
+from bench.server_process import Command
 
 VERSION = "0.32.0"
 _ENVIRONMENT = "vllm"

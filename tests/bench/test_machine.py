@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.llm.machine import commit, cpu_fields, this_machine
+from bench.machine import commit, cpu_fields, this_machine
 
 CPUINFO = (
     "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 amx_int8\n\nprocessor\t: 1\nmodel name\t: Other\n"

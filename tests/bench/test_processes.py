@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from bench.llm.processes import CpuTimes, PeakMemory, cpu_shares, cpu_times, memory_bytes, tree
+from bench.processes import CpuTimes, PeakMemory, cpu_shares, cpu_times, memory_bytes, tree
 
 # A parent with a child that holds 64 MiB, touches each page of it, says so, and waits to be ended.
 CHILD = "data = b'x' * (64 << 20); print('ready', flush=True); input()"

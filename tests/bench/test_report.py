@@ -8,12 +8,13 @@ import pytest
 
 from bench.llm import report
 from bench.llm.figures import Figures
-from bench.llm.machine import Machine
 from bench.llm.meshserve import GATEWAY
-from bench.llm.processes import CpuShares
 from bench.llm.record import ContenderRecord, Point, RunRecord, Start
-from bench.llm.summary import Spread, Summary
+from bench.llm.summary import Summary
 from bench.llm.targets import TARGETS, tokens_per_s, ttft_p50
+from bench.machine import Machine
+from bench.processes import CpuShares
+from bench.spread import Spread
 
 MACHINE = Machine(cpu="Test CPU", num_cpus=2, cpu_flags=("avx2",), memory_gib=8.0, kernel="6.1", python="3.11")
 LLAMA, VLLM, W8A8 = "llama.cpp, 8 slots", "vLLM", "vLLM w8a8"

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from bench.llm.answer import BadAnswer, Part, Usage
-from bench.llm.contender import Command, Contender
-from bench.llm.server import CannotStart, running
+from bench.llm.contender import Contender
+from bench.llm.server import running
+from bench.server_process import CannotStart, Command
 
 WAIT = "import signal; signal.pause()"
 # A parent that ends on SIGINT without a thought for its child, whose number it writes down.
