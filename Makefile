@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help up test lint protos docs lock bench bench-llm bench-peers clean
+.PHONY: help up test lint protos docs lock bench bench-llm bench-oip bench-peers clean
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
@@ -44,7 +44,10 @@ bench: $(VENV)/.installed-dev ## Measure; prints tables, asserts nothing.
 bench-llm: $(VENV)/.installed-dev ## Measure MeshServe beside the peers that are installed; prints tables.
 	$(BIN)/python -m bench.llm $(ARGS)
 
-bench-peers: $(VENV)/.installed-dev ## Install llama.cpp, OpenVINO GenAI and vLLM for bench-llm, under .bench.
+bench-oip: $(VENV)/.installed-dev ## Measure a tensor request beside bare servers and peers; prints tables.
+	$(BIN)/python -m bench.oip $(ARGS)
+
+bench-peers: $(VENV)/.installed-dev ## Install the peers of bench-llm and bench-oip under .bench, or those that ARGS names.
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove the environment, caches and the state of a local mesh.

@@ -10,6 +10,7 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import psutil
@@ -104,3 +105,30 @@ class PeakMemory:
     async def _look(self) -> None:
         # In a thread: the load generator must not wait for it.
         self.size_bytes = max(self.size_bytes, await asyncio.to_thread(memory_bytes, self._pid))
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Seconds of user and system time of the tree so far."""
+    total = 0.0
+    for process in tree(pid):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def reset_peak(pid: int) -> None:
+    """Forget the peak of the tree's resident memory (proc_pid_clear_refs(5), 5)."""
+    for process in tree(pid):
+        with suppress(OSError):
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+def tree_peak_bytes(pid: int) -> int:
+    """The sum of each process's most resident memory since its start, or since `reset_peak`."""
+    total = 0
+    for process in tree(pid):
+        with suppress(OSError):
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")
+            total += sum(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
+    return total

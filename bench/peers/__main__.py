@@ -6,9 +6,16 @@ import argparse
 import subprocess
 import sys
 
-from bench.peers import PEERS, llama_cpp, openvino, vllm
+from bench.peers import PEERS, kserve, llama_cpp, mlserver, openvino, triton, vllm
 
-INSTALL = {"llama.cpp": llama_cpp.install, "openvino": openvino.install, "vllm": vllm.install}
+INSTALL = {
+    "llama.cpp": llama_cpp.install,
+    "openvino": openvino.install,
+    "vllm": vllm.install,
+    "kserve": kserve.install,
+    "mlserver": mlserver.install,
+    "triton": triton.install,
+}
 
 
 def main() -> int:
