@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help up test lint protos docs lock bench bench-llm bench-oip bench-peers clean
+.PHONY: help up test interop-clients lint protos docs lock bench bench-llm bench-oip bench-peers clean
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
@@ -13,7 +13,11 @@ up: $(VENV)/.installed-all ## Start the mesh here; Ctrl-C stops it.
 	$(BIN)/meshserve up $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run every test.
+	-$(BIN)/python -m tests.interop.environments
 	$(BIN)/pytest $(ARGS)
+
+interop-clients: $(VENV)/.installed-dev ## Install the foreign clients of tests/interop, under .interop; `make test` does.
+	$(BIN)/python -m tests.interop.environments
 
 lint: $(VENV)/.installed-dev ## Run every checker.
 	$(BIN)/ruff check
@@ -51,7 +55,7 @@ bench-peers: $(VENV)/.installed-dev ## Install the peers of bench-llm and bench-
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove the environment, caches and the state of a local mesh.
-	rm -rf $(VENV) .meshserve build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .interop .meshserve build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's Python comes without what `venv` needs, unless python3-venv is installed: then pip fetches virtualenv.

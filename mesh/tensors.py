@@ -177,7 +177,8 @@ def _decode_all(wire: Sequence[_WireTensor], raw: Sequence[RawContents], kind: s
 
 
 def _decode_raw(tensor: _WireTensor, raw: RawContents) -> Array:
-    if tensor.HasField("contents"):
+    # MLServer's client sets the message and leaves it empty: that is no contents.
+    if tensor.HasField("contents") and tensor.contents.ListFields():
         raise InvalidInput(f"tensor '{tensor.name}' has both raw and typed contents", field="contents")
     datatype = datatype_named(tensor.datatype, tensor.name)
     shape = tuple(tensor.shape)

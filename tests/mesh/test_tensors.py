@@ -178,8 +178,16 @@ def test_64_bit_integers_are_exact() -> None:
     assert decode_one(request_with([1], "UINT64", uint64_contents=[2**64 - 1])).tolist() == [2**64 - 1]
 
 
+def test_contents_that_are_set_and_empty_are_none() -> None:
+    request = request_with([1], "INT32", raw=b"\x07\0\0\0")
+    request.inputs[0].contents.SetInParent()
+
+    assert decode_one(request).tolist() == [7]
+
+
 MALFORMED = {
     "both raw and contents": (request_with([1], raw=b"1234", fp32_contents=[1.0]), "both raw and typed"),
+    "raw and contents of another type": (request_with([1], raw=b"1234", int_contents=[1]), "both raw and typed"),
     "raw too short": (request_with([2], raw=b"1234"), "takes 8 raw bytes; got 4"),
     "raw too long": (request_with([1], raw=b"12345"), "takes 4 raw bytes; got 5"),
     "raw given for a batch of nothing": (request_with([0, 4], raw=b"1234"), "takes 0 raw bytes; got 4"),
