@@ -100,14 +100,14 @@ class OipHandlers(grpc.GenericRpcHandler):
         self, request: oip.RepositoryModelLoadRequest, exchange: Exchange
     ) -> oip.RepositoryModelLoadResponse:
         name = self._dataplane.deployment(_named_model(request), exchange).name
-        await self._repository.load(name)
+        await self._repository.load(name, request.parameters)
         return oip.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
     async def _unload(
         self, request: oip.RepositoryModelUnloadRequest, exchange: Exchange
     ) -> oip.RepositoryModelUnloadResponse:
         name = self._dataplane.deployment(_named_model(request), exchange).name
-        await self._repository.unload(name)
+        await self._repository.unload(name, request.parameters)
         return oip.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
     async def _system_regions(

@@ -49,6 +49,16 @@ async def test_index_is_of_the_mesh(door: Door) -> None:
     assert [model.name for model in ready.models] == ["chat", "echo", "loose", "pair"]
 
 
+async def test_the_parameters_of_a_load_reach_the_predictor(door: Door) -> None:
+    parameters = {"version": oip.ModelRepositoryParameter(string_param="2")}
+
+    await GRPCInferenceServiceStub(door.channel).RepositoryModelLoad(
+        oip.RepositoryModelLoadRequest(model_name="echo", parameters=parameters), timeout=5
+    )
+
+    assert door.inference.load_requests[-1].parameters["version"].string_param == "2"
+
+
 async def test_load_and_unload_in_both_dialects(door: Door) -> None:
     stub = GRPCInferenceServiceStub(door.channel)
 

@@ -215,3 +215,53 @@ async def test_an_absent_registry_is_no_reason_not_to_serve(iris_folder: Path, t
         assert await asyncio.to_thread(predictor.terminate) == 0
 
     assert len(predictor.events("not_announced")) == 1
+
+
+async def test_versions_and_models_share_a_memory_budget(iris_folder: Path, tmp_path: Path) -> None:
+    size_bytes = sum(file.stat().st_size for file in iris_folder.rglob("*"))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "model.skops").write_bytes(bytes(size_bytes))
+    uri = iris_folder.as_uri()
+    predictor_of = {"model_format": "sklearn", "storage_uri": uri, "model_version": "2"}
+    versions = [{"model_version": "1"}, {"model_version": "3", "storage_uri": broken.as_uri()}]
+    deployments = tmp_path / "deployments.yaml"
+    deployments.write_text(
+        json.dumps(
+            {
+                "deployments": [
+                    {"name": "iris", "predictor": {**predictor_of, "versions": versions}},
+                    {"name": "other", "predictor": predictor_of},
+                ]
+            }
+        )
+    )
+    flags = ("--deployments", str(deployments), "--memory-budget-mb", "1")
+
+    async with running_predictor(tmp_path, *flags) as predictor:
+        await predictor.until_ready("other")
+        async with predictor.channel() as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            before = await stub.RepositoryIndex(oip.RepositoryIndexRequest())
+            for name, version in (("iris", ""), ("iris", "1"), ("other", ""), ("iris", "")):
+                answer = await stub.ModelInfer(iris_request(name, version))
+                assert (answer.model_name, answer.model_version) == (name, version or "2")
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await stub.ModelInfer(iris_request("iris", "3"))
+            after = await stub.RepositoryIndex(oip.RepositoryIndexRequest())
+        assert predictor.terminate() == 0
+
+    assert {model.reason for model in before.models} == {"not in memory; the next request loads it"}
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    states = {(model.name, model.version): model.state for model in after.models}
+    assert states.pop(("iris", "3")) == "UNAVAILABLE"
+    assert set(states.values()) == {"READY"}
+    assert predictor.events("model_loaded")[0]["model"] == "iris"
+    assert not predictor.events("unexpected_error")
+
+
+def iris_request(name: str, version: str) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(model_name=name, model_version=version)
+    request.inputs.add(name="input", datatype="FP64", shape=[1, 4])
+    request.inputs[0].contents.fp64_contents.extend([6.7, 3.0, 5.2, 2.3])
+    return request
