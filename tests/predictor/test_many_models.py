@@ -15,14 +15,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh.errors import CorruptArtifact
 from mesh.oip import open_inference_pb2 as oip
-from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
+from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.retry import Backoff
 from mesh.serve import Health
 from mesh.tensors import Tensor, encode_request
 from mesh.testing import serve_in_process
 from predictor.presence import Presence
 from predictor.repository import ModelRepository
-from predictor.servicer import OpenInferenceServicer
+from predictor.servicer import OpenInferenceServicer, add_open_inference_to_server
 from tests.predictor.fake_runtime import CountdownRuntime, FakeLoader, spec
 from tests.predictor.loaded_repository import until
 
@@ -77,7 +77,7 @@ async def serving(*names: str, room_for: int = 0, load_wait_s: float = 60.0) -> 
     )
     await repository.load_all()
     async with serve_in_process(
-        (add_GRPCInferenceServiceServicer_to_server, OpenInferenceServicer(repository, "1.2.3")),
+        (add_open_inference_to_server, OpenInferenceServicer(repository, "1.2.3")),
         (health_pb2_grpc.add_HealthServicer_to_server, health.servicer),
     ) as channel:
         yield Served(GRPCInferenceServiceStub(channel), health_pb2_grpc.HealthStub(channel), repository, loader)
