@@ -13,12 +13,11 @@ from predictor.statistics import AnswerDurations, Duration, PhaseDurations
 _CONFIG_NAMES = {"BYTES": "TYPE_STRING"}
 
 
-def metadata_message(model: LoadedModel, versions: Iterable[str]) -> oip.ModelMetadataResponse:
+def metadata_message(name: str, metadata: ModelMetadata, versions: Iterable[str]) -> oip.ModelMetadataResponse:
     """Inputs and outputs with their whole shapes, the batch dimension included. versions: all that can be asked for."""
-    metadata = model.metadata
     tensor = oip.ModelMetadataResponse.TensorMetadata
     return oip.ModelMetadataResponse(
-        name=model.spec.name,
+        name=name,
         versions=versions,
         platform=metadata.platform,
         inputs=[tensor(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in metadata.inputs],

@@ -13,6 +13,7 @@ from enum import Enum
 from mesh.errors import MeshError, ModelNotReady
 from predictor.loader import LoadedModel, ModelSpec
 from predictor.residency import Phase, Slot
+from predictor.runtimes.base import ModelMetadata
 from predictor.statistics import ModelStatistics
 
 # Reasons of models that are READY without being in memory: a request for them is answered, after their load.
@@ -93,7 +94,7 @@ class Entry:
     """is_on_demand: requests load it. known_bytes: what its last load took of memory, 0 before the first.
 
     failure: what the last load failed with; empty when it did not. told: the readiness that others know of.
-    statistics: of a model that was evicted; they go on when it is back.
+    statistics: of a model that was evicted; they go on when it is back. metadata: of the last load.
     """
 
     spec: ModelSpec
@@ -108,6 +109,7 @@ class Entry:
     is_unloading: bool = False
     told: bool | None = None
     statistics: ModelStatistics | None = None
+    metadata: ModelMetadata | None = None
     counts: LoadCounts = field(default_factory=LoadCounts)
 
     @property

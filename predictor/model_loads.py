@@ -181,12 +181,12 @@ class ModelLoads:
         while True:
             try:
                 model = await self._loader.load(entry.spec, partial(self._on_health, entry, loading), make_room)
+                entry.known_bytes = model.runtime.memory_bytes
             except BaseException:
                 if loading.slot is not None:
                     self.memory.left(loading.slot)
                 raise
             assert loading.slot is not None, "a loader makes room before it loads"
-            entry.known_bytes = model.runtime.memory_bytes
             if self.memory.loaded(loading.slot, entry.known_bytes):
                 return model, loading.slot
             await self._out_of_memory(model, loading.slot)
@@ -199,6 +199,7 @@ class ModelLoads:
         for _ in range(loading.num_waiting):
             self.memory.acquire(slot)
         self._residents[slot] = loading.resident = resident
+        entry.metadata = model.metadata
         previous, entry.resident, entry.loading = entry.resident, resident, None
         entry.is_unloaded = False
         entry.counts.loaded += 1

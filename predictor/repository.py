@@ -19,6 +19,7 @@ from predictor.loader import LoadedModel, ModelSpec
 from predictor.model_entry import Entry, LoadCounts, ModelState, ModelStatus, Resident
 from predictor.model_loads import FIRST_RETRY_S, LONGEST_RETRY_S, Loader, ModelLoads, OnChange
 from predictor.model_versions import ModelVersions
+from predictor.runtimes.base import ModelMetadata
 
 __all__ = ["Hold", "Loader", "ModelRepository", "ModelState", "ModelStatus", "OnChange"]
 
@@ -111,6 +112,17 @@ class ModelRepository:
     def versions(self, name: str) -> list[str]:
         """The versions of a model, first the one that requests without a version get. Raises ModelNotFound."""
         return self._versions.names(name)
+
+    async def metadata(self, name: str, version: str = "") -> ModelMetadata:
+        """What a model takes and gives. Raises as `hold`.
+
+        Loads a model that never was in memory. One that was evicted stays out: asking for all is no use of them.
+        """
+        entry = self._versions.find(name, version)
+        if entry.resident is None and entry.may_load_on_demand and entry.metadata is not None:
+            return entry.metadata
+        async with self.hold(name, version) as model:
+            return model.metadata
 
     def find(self, name: str, version: str = "") -> LoadedModel:
         """As `get`, also while the model is lost: to look at it, not to use it."""

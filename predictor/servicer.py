@@ -47,8 +47,8 @@ class OpenInferenceServicer(oip_grpc.GRPCInferenceServiceServicer):
         return oip.ServerMetadataResponse(name=SERVER_NAME, version=self._version, extensions=EXTENSIONS)
 
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
-        async with self._repository.hold(request.name, request.version) as model:
-            return metadata_message(model, self._repository.versions(request.name))
+        metadata = await self._repository.metadata(request.name, request.version)
+        return metadata_message(request.name, metadata, self._repository.versions(request.name))
 
     async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
         async with self._repository.hold(request.name, request.version) as model:

@@ -383,6 +383,18 @@ async def test_versions_are_loaded_and_evicted_each_for_itself() -> None:
     assert [(model.spec.name, model.spec.version) for model in repository.loaded()] == [("a", "2"), ("b", "1")]
 
 
+async def test_metadata_of_an_evicted_model_is_known_without_a_load() -> None:
+    repository = await on_demand("a", "b", room_for=1)
+    first = await repository.metadata("a")
+    await use(repository, "b")
+
+    assert await repository.metadata("a") == first
+    assert repository.loader.loads == ["a:1", "b:1"]
+    await repository.unload("a")
+    with pytest.raises(ModelNotReady, match="unloaded"):
+        await repository.metadata("a")
+
+
 async def test_counts_go_on_when_an_evicted_model_is_back() -> None:
     repository = await on_demand("a", "b", room_for=1)
     for name in ("a", "b", "a"):
