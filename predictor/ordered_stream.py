@@ -39,7 +39,7 @@ async def answers_in_order(
         end: Exception | None = None
         try:
             async for request in requests:
-                place = _Place[AnswerT]()
+                place: _Place[AnswerT] = _Place()
                 await line.put(place)
                 task = asyncio.create_task(place.fill(answer(request)))
                 working.add(task)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from mesh.errors import InvalidInput
@@ -37,3 +41,10 @@ def test_a_wrong_option_is_named_with_what_it_takes(name: str, text: str, senten
         split_options({name: text})
 
     assert refusal.value.field in (name, "options")
+
+
+def test_the_page_has_every_option_with_its_default() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "batching.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(batching\w*)` \| (\w+) \|", page, re.MULTILINE)
+
+    assert rows == [(field.name, str(field.default).lower()) for field in fields(BatchingOptions)]
