@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -19,7 +20,9 @@ from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.tensors import Tensor, decode_response, encode_request
 from mesh.testing import eventually, serve_in_process
+from predictor.loader import ModelLoader, ModelSpec
 from predictor.repository import ModelRepository
+from predictor.runtimes import RUNTIMES
 from predictor.runtimes.base import Arrays, ModelMetadata, TensorSpec
 from predictor.runtimes.compute import ComputePool
 from predictor.servicer import OpenInferenceServicer, add_open_inference_to_server
@@ -177,3 +180,41 @@ async def ask_in_stream(stub: Any, requests: list[Request]) -> None:
             assert answer.infer_response.id == f"id {request.number}"
         else:
             request.check(answer.infer_response)
+
+
+async def test_a_real_model_s_bad_requests_fail_alone(iris_folder: Path, tmp_path: Path) -> None:
+    async def on_change(*_: object) -> None:
+        pass
+
+    deployed = ModelSpec("iris", "sklearn", iris_folder.as_uri())
+    repository = ModelRepository([deployed], ModelLoader(tmp_path, RUNTIMES), on_change)
+    await repository.load_all()
+    rows = np.random.default_rng(0).uniform(0, 8, (200, 4))
+    runtime = repository.get("iris").runtime
+    expected = await runtime.infer({"input": rows})
+    rows[::10, 2] = np.nan
+
+    async def outcome(row: np.ndarray[Any, Any]) -> dict[str, Tensor] | grpc.aio.AioRpcError:
+        request = oip.ModelInferRequest(model_name="iris")
+        encode_request(request, [Tensor("input", "FP64", row[None])])
+        try:
+            return decode_response(await stub.ModelInfer(request))
+        except grpc.aio.AioRpcError as error:
+            return error
+
+    async with serve_in_process((add_open_inference_to_server, OpenInferenceServicer(repository, "1"))) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        outcomes = await asyncio.gather(*map(outcome, rows))
+    statistics = repository.get("iris").statistics
+    await repository.close()
+
+    for index, got in enumerate(outcomes):
+        if index % 10 == 0:
+            assert isinstance(got, grpc.aio.AioRpcError)
+            assert got.code() is grpc.StatusCode.INVALID_ARGUMENT
+        else:
+            assert isinstance(got, dict)
+            assert got["label"].array[0] == expected["label"][index]
+            np.testing.assert_allclose(got["probabilities"].array[0], expected["probabilities"][index], atol=1e-12)
+    assert (statistics.success.count, statistics.fail.count, statistics.inference_count) == (180, 20, 180)
+    assert statistics.execution_count <= 180

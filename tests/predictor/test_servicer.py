@@ -200,6 +200,24 @@ async def test_requests_of_one_stream_run_side_by_side_and_are_answered_in_order
     assert statistics.inference_stats.queue.ns > 0
 
 
+async def test_a_request_whose_deadline_passes_while_it_waits_is_not_computed() -> None:
+    async with serving() as served:
+        runtime = served.loader.runtimes["identity"]
+        runtime.gate = asyncio.Event()
+        model = served.repository.get("identity")
+        first = served.stub.ModelInfer(fp32())
+        await eventually(lambda: model.batcher.num_running == 1)
+
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await served.stub.ModelInfer(fp32(), timeout=0.1)
+        await eventually(lambda: model.batcher.num_waiting == 0)
+        runtime.gate.set()
+        await first
+
+    assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert model.statistics.execution_count == 1
+
+
 async def test_cancelling_a_stream_cancels_what_runs() -> None:
     async with serving() as served:
         runtime = served.loader.runtimes["identity"]
