@@ -7,6 +7,7 @@ into a status. On a stream a bad request is answered with a message instead, and
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
@@ -16,7 +17,7 @@ from mesh import context
 from mesh.errors import InvalidInput, MeshError
 from mesh.logs import get_logger
 from mesh.oip import open_inference_pb2 as oip
-from mesh.tensors import Tensor, decode_request, encode_outputs
+from mesh.tensors import MAX_RANK, Tensor, decode_request, encode_outputs
 from predictor.infer_wire import InferRequest, InferResponse, parsed
 from predictor.loader import LoadedModel
 from predictor.ordered_stream import answers_in_order
@@ -29,6 +30,9 @@ log = get_logger(__name__)
 # Triton's parameters for streams: a client asks for a mark on the last answer, since only the server knows which it is.
 ASK_FINAL = "triton_enable_empty_final_response"
 IS_FINAL = "triton_final_response"
+
+# More elements than these, where each is touched by itself, would hold up the event loop: they are read in a thread.
+MANY_ELEMENTS = 1 << 14
 
 
 class Inference:
@@ -84,12 +88,16 @@ class Inference:
 
 async def _infer(model: LoadedModel, request: InferRequest) -> InferResponse:
     with model.statistics.request() as watch:
-        inputs, outputs = _read(model, request)
+        is_long = _is_long(request)
+        inputs, outputs = await asyncio.to_thread(_read, model, request) if is_long else _read(model, request)
         watch.batch_size = model.signature.num_rows(inputs)
         watch.inputs_read()
         arrays = await model.batcher.infer(inputs, watch)
         watch.inferred()
-        response = _respond(model, request, arrays, outputs)
+        if any(arrays[spec.name].size > MANY_ELEMENTS for spec in outputs):
+            response = await asyncio.to_thread(_respond, model, request, arrays, outputs)
+        else:
+            response = _respond(model, request, arrays, outputs)
         watch.outputs_written()
         return response
 
@@ -134,6 +142,17 @@ def _answered(statistics: ModelStatistics, number: int, started_ns: int, inferre
     answer.compute_infer.add(inferred_ns - started_ns)
     answer.compute_output.add(ended_ns - inferred_ns)
     answer.success.add(ended_ns - started_ns)
+
+
+def _is_long(request: InferRequest) -> bool:
+    """Whether reading takes many steps in Python. The shapes are what the request says, and not checked yet."""
+    is_raw = bool(request.raw)
+    return any(
+        (tensor.datatype == "BYTES" or not is_raw)
+        and len(tensor.shape) <= MAX_RANK
+        and math.prod(tensor.shape) > MANY_ELEMENTS
+        for tensor in request.message.inputs
+    )
 
 
 def _read(model: LoadedModel, request: InferRequest) -> tuple[Arrays, Sequence[TensorSpec]]:

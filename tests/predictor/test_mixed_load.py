@@ -34,7 +34,10 @@ BAD = -1.0
 
 
 class ScaleRuntime(IdentityRuntime):
-    """y = scale · x, row by row, in a thread; a row with BAD in it is refused, with all that ran beside it."""
+    """y = scale · x, row by row, in a thread; a row with BAD in it is refused, with all that ran beside it.
+
+    Nothing is computed before `go`, so that requests gather.
+    """
 
     scale = 2.0
     metadata = ModelMetadata(  # type: ignore[assignment]
@@ -48,9 +51,11 @@ class ScaleRuntime(IdentityRuntime):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[int] = []
+        self.go = asyncio.Event()
         self._pool = ComputePool("scale", num_threads=1, max_pending=NUM_REQUESTS)
 
     async def infer(self, inputs: Arrays) -> Arrays:
+        await self.go.wait()
         return await self._pool.run(lambda: self._compute(inputs))
 
     def _compute(self, inputs: Arrays) -> Arrays:
@@ -140,11 +145,16 @@ async def test_a_thousand_mixed_requests_are_answered_exactly(streams: int) -> N
     servicer = OpenInferenceServicer(repository, "1")
     async with serve_in_process((add_open_inference_to_server, servicer)) as channel:
         stub = GRPCInferenceServiceStub(channel)
-        if streams:
-            await asyncio.gather(*(ask_in_stream(stub, requests[index::streams]) for index in range(streams)))
-        else:
-            await asyncio.gather(*(ask(stub, request) for request in requests))
         models = repository.loaded()
+        if streams:
+            clients = [asyncio.create_task(ask_in_stream(stub, requests[index::streams])) for index in range(streams)]
+        else:
+            clients = [asyncio.create_task(ask(stub, request)) for request in requests]
+        await eventually(lambda: all(model.batcher.num_waiting > MAX_ROWS for model in models), timeout_s=60)
+        for runtime in loader.runtimes.values():
+            assert isinstance(runtime, ScaleRuntime)
+            runtime.go.set()
+        await asyncio.gather(*clients)
         await eventually(lambda: all(m.batcher.num_running == m.batcher.num_waiting == 0 for m in models))
 
     for model in models:
