@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch._export.verifier import SpecViolationError
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.utils import _pytree as pytree
@@ -51,6 +52,7 @@ _MALFORMED = (
     IndexError,
     EOFError,
     OverflowError,
+    SpecViolationError,
 )
 # How torch begins the sentence when inputs do not fit what a program asserts of them.
 _DOES_NOT_FIT = ("Expected input at", "Runtime assertion failed", "Guard failed", "index out of range")
@@ -105,6 +107,7 @@ class TorchRuntime:
         self._metadata: ModelMetadata | None = None
         self._pool: ComputePool | None = None
         self._num_threads = 1
+        self._name = ""
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -117,7 +120,7 @@ class TorchRuntime:
 
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         options = read_options(artifact.options, TorchOptions)
-        self._num_threads = options.intra_op_num_threads
+        self._num_threads, self._name = options.intra_op_num_threads, artifact.name
         self._pool = ComputePool(
             f"model '{artifact.name}'", num_threads=options.num_threads, max_pending=options.max_pending
         )
@@ -135,7 +138,7 @@ class TorchRuntime:
         try:
             await self.infer({name: np.zeros(shape, dtypes[name]) for name, shape in shapes.items()})
         except (RuntimeError, InvalidInput) as error:  # zeros may be no input that the model takes
-            log.info("model_not_warmed", model=self.metadata.platform, reason=type(error).__name__)
+            log.info("model_not_warmed", model=self._name, reason=type(error).__name__)
 
     async def infer(self, inputs: Arrays) -> Arrays:
         program = self._loaded()

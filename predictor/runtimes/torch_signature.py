@@ -169,7 +169,7 @@ def check_keeps_nothing(program: ExportedProgram) -> None:
     own = {*signature.inputs_to_buffers, *signature.inputs_to_parameters}
     for node in _calls(program):
         written = {argument.name for argument in _written(node)} & own
-        is_training = str(node.target) == "aten.batch_norm.default" and node.args[5] is True
+        is_training = str(node.target) == "aten.batch_norm.default" and True in node.args[5:6]
         if written or is_training or signature.buffers_to_mutate:
             raise CorruptArtifact(
                 "the program changes its own buffers when it runs: export the model after model.eval()"
