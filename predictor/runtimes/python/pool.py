@@ -11,8 +11,8 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,9 @@ UNLOAD_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """timeout_s: for one answer. max_pending: requests that run or wait. load_timeout_s: until a process is ready."""
+    """timeout_s: for one answer, and for its reader to take it from a stream. load_timeout_s: until a process is ready.
+    max_pending: requests that run or wait.
+    """
 
     num_workers: int
     max_pending: int
@@ -39,6 +41,20 @@ class PoolLimits:
     load_timeout_s: float
     restart_delay_s: float
     max_restart_delay_s: float
+
+
+class _Lease:
+    """A request's hold of a process; `end` gives it back, once."""
+
+    def __init__(self, process: ModelProcess, release: Callable[[ModelProcess], None]) -> None:
+        self.process = process
+        self.is_over = False
+        self._release = release
+
+    def end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._release(self.process)
 
 
 class ProcessPool:
@@ -109,28 +125,44 @@ class ProcessPool:
 
     async def infer(self, arrays: Sequence[NamedArray]) -> Arrays:
         """The one answer. Raises InvalidInput for what the class calls bad, Overloaded, DeadlineExceeded, Internal."""
-        async with self._lease() as process:
-            return self._answer(await self._ask(process, worker.INFER, arrays)).arrays
+        async with self._lease() as lease:
+            return self._answer(await self._ask(lease.process, worker.INFER, arrays)).arrays
 
     async def stream(self, arrays: Sequence[NamedArray]) -> AsyncGenerator[Arrays, None]:
-        """All answers; the class computes the next one when it is wanted. Raises as `infer`."""
-        async with self._lease() as process:
-            frame = await self._ask_streaming(process, worker.STREAM, arrays)
+        """All answers; the class computes the next one when it is wanted. Raises as `infer`, and DeadlineExceeded for
+        a reader who does not take an answer: the process is there for others, too.
+        """
+        async with self._lease() as lease:
+            frame = await self._ask_streaming(lease.process, worker.STREAM, arrays)
             while frame.message["kind"] != worker.END:
-                yield frame.arrays
-                frame = await self._ask_streaming(process, worker.NEXT)
+                with self._reading(lease):
+                    yield frame.arrays
+                frame = await self._ask_streaming(lease.process, worker.NEXT)
+
+    @contextmanager
+    def _reading(self, lease: _Lease) -> Iterator[None]:
+        timeout_s = self._limits.timeout_s
+        timer = asyncio.get_running_loop().call_later(timeout_s, lease.end)
+        try:
+            yield
+        finally:
+            timer.cancel()
+        if lease.is_over:
+            raise DeadlineExceeded(
+                f"{self._model} has waited {timeout_s:g} s, its timeout_s, for its answer to be read"
+            )
 
     @asynccontextmanager
-    async def _lease(self) -> AsyncIterator[ModelProcess]:
+    async def _lease(self) -> AsyncIterator[_Lease]:
         if self._num_pending >= self._limits.max_pending:
             raise Overloaded(f"{self._model} has {self._num_pending} calls waiting, as many as it takes")
         self._num_pending += 1
         try:
-            process = await self._acquire()
+            lease = _Lease(await self._acquire(), self._release)
             try:
-                yield process
+                yield lease
             finally:
-                self._release(process)
+                lease.end()
         finally:
             self._num_pending -= 1
 

@@ -273,6 +273,16 @@ async def test_a_stream_that_its_reader_leaves_is_closed(countdown: Path) -> Non
     assert lines(events) == ["closed"]
 
 
+async def test_a_stream_that_nobody_reads_does_not_keep_the_process_from_others(countdown: Path) -> None:
+    async with running(countdown, timeout_s="0.5") as runtime:
+        stream = runtime.infer_stream({"n": np.array([10**9])})
+        await anext(stream)
+
+        assert (await runtime.infer({"n": np.array([5])}))["left"] == [0]
+        with pytest.raises(DeadlineExceeded, match=r"has waited 0\.5 s, its timeout_s, for its answer to be read"):
+            await anext(stream)
+
+
 async def test_a_stream_that_fails_in_the_middle_fails_there(countdown: Path) -> None:
     answers = []
     async with running(countdown) as runtime:
