@@ -6,7 +6,7 @@ names, and arithmetic of a few known functions. What is only for people (stack t
 copy, and what is more than data needs the operator's trust. The zip's checksums, which torch ignores, are verified.
 
 This does not make a stranger's arithmetic harmless: a program may ask for much time or memory. The layout is that of
-torch.export.pt2_archive since 2.8. Nothing of torch is imported here.
+torch.export.pt2_archive since 2.9. Nothing of torch is imported here.
 """
 
 from __future__ import annotations
@@ -127,6 +127,8 @@ class _Entries:
             raise _MoreThanData("machine code of AOTInductor")
         if PROGRAM not in names:
             raise CorruptArtifact(f"{path.name} holds no program named 'model'; {EXPORT_HINT}")
+        if "data/weights/model.pt" in names:
+            raise CorruptArtifact(f"{path.name} has its weights pickled, as torch wrote them up to 2.8; {EXPORT_HINT}")
         if any(info.compress_type != zipfile.ZIP_STORED for info in self._infos.values()):
             raise CorruptArtifact(f"{path.name} is compressed, which torch does not read; {EXPORT_HINT}")
 

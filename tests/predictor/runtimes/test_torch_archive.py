@@ -202,6 +202,14 @@ def test_other_files_of_torch_are_told_how_to_export(
         clean(make(tmp_path), tmp_path)
 
 
+def test_a_file_of_an_older_version_is_to_be_written_again(program: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(respelled(program, tmp_path / "old.pt2", lambda _, content: content), "a") as archive:
+        archive.writestr("model/data/weights/model.pt", b"")
+
+    with pytest.raises(CorruptArtifact, match=r"has its weights pickled, as torch wrote them up to 2\.8"):
+        clean(tmp_path / "old.pt2", tmp_path)
+
+
 def test_a_compressed_file_is_refused_before_it_is_unpacked(program: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.pt2", "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr(f"model/{PROGRAM}", b"0" * (8 << 20))
