@@ -42,9 +42,17 @@ def check_external_data(model: Path, folder: Path | None) -> None:
         shown = ascii(location[:100])
         if folder is None:
             raise CorruptArtifact(f"{model.name} has its weights in {shown}; deploy the folder that holds both files")
-        file = (folder / location).resolve()
-        if "\0" in location or not file.is_relative_to(folder.resolve()) or not file.is_file():
+        if not _is_inside(folder, location):
             raise CorruptArtifact(f"{model.name} names {shown}, which is no file of the model's folder")
+
+
+def _is_inside(folder: Path, location: str) -> bool:
+    """Whether `location` is a file in `folder` or below, links followed."""
+    try:
+        file = (folder / location).resolve()
+        return file.is_relative_to(folder.resolve()) and file.is_file()
+    except (OSError, ValueError):  # a name too long for any file, or with a zero byte
+        return False
 
 
 def _locations(model: Path) -> Iterator[str]:
