@@ -17,8 +17,8 @@ class PredictorSettings(ServiceSettings):
     deployments: Path | None = Field(None, description="YAML file of the deployments whose models are served.")
     model: list[str] = Field(
         default_factory=list,
-        description="name=uri of a model to serve; may be given many times. A .gguf file or a folder with a "
-        "config.json is a language model, anything else a scikit-learn folder.",
+        description="name=uri of a model to serve; may be given many times. Its format is found by the "
+        "names of its files: docs/runtimes.md.",
     )
     cache_dir: Path = Field(Path("~/.cache/meshserve"), description="Folder for fetched model files.")
     trust_model_code: bool = Field(
