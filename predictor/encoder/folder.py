@@ -16,7 +16,7 @@ import torch
 
 from mesh.errors import CorruptArtifact, InvalidInput, NotFound
 from predictor.encoder.config import MAX_CONFIG_BYTES, EncoderConfig, parse_config
-from predictor.encoder.model import Encoder, Weights
+from predictor.encoder.model import Encoder, Weights, can_pack
 from predictor.encoder.tokenizer import read_encoder
 from predictor.llm.weights.json_object import JsonObject
 from predictor.llm.weights.safetensors_checkpoint import SafetensorsCheckpoint
@@ -43,7 +43,7 @@ class EncoderFolder:
         Raises CorruptArtifact when a tensor is missing or has another shape, Unsupported for its element type.
         """
         with _all_there(self.path), SafetensorsCheckpoint(self.path, has_tied_embeddings=True) as checkpoint:
-            weights = Weights(checkpoint, dtype)
+            weights = Weights(checkpoint, dtype, packs=can_pack(dtype))
             built = build(Encoder(self.config, weights), weights)
             return built, weights.num_bytes
 

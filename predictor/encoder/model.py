@@ -31,9 +31,11 @@ _PREFIXES = ("", "bert.", "roberta.")
 class Weights:
     """Tensors of a checkpoint in the dtype of computation. Raises CorruptArtifact for one that is missing or odd."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, *, packs: bool) -> None:
+        """packs: linear layers keep their weights as oneDNN packs them (`can_pack`)."""
         self._checkpoint = checkpoint
         self._dtype = dtype
+        self.packs = packs
         self.num_bytes = 0
 
     def has(self, name: str) -> bool:
@@ -47,21 +49,27 @@ class Weights:
 
 
 class Linear:
-    """`x @ weight.T + bias`; several names are one layer, their outputs side by side."""
+    """`x @ weight.T + bias`; several names are one layer, their outputs side by side.
+
+    A packed weight takes half the time for a text of ten tokens that a plain one takes, and no more for many tokens.
+    """
 
     def __init__(self, weights: Weights, names: tuple[str, ...], num_in: int, num_out: int) -> None:
         """num_out: of each of them."""
         parts = [weights.take(f"{name}.weight", num_out, num_in) for name in names]
         biases = [weights.take(f"{name}.bias", num_out) for name in names]
-        self._weight = parts[0] if len(parts) == 1 else torch.cat(parts)
+        weight = parts[0] if len(parts) == 1 else torch.cat(parts)
+        self.dtype = weight.dtype
         self._bias = biases[0] if len(biases) == 1 else torch.cat(biases)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._weight.dtype
+        self._is_packed = weights.packs
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._is_packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight, self._bias)
+        if not self._is_packed:
+            return F.linear(x, self._weight, self._bias)
+        # The operation that torch.compile puts in the place of F.linear, without its compiler.
+        packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return packed
 
 
 class LayerNorm:
@@ -132,3 +140,11 @@ class Encoder:
         for layer in self._layers:
             x = layer(x, batch)
         return x
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of PyTorch and this CPU multiply by packed weights of that dtype."""
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not has_onednn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

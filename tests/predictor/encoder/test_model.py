@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from mesh.errors import CorruptArtifact
 from predictor.encoder.batches import batches_of
 from predictor.encoder.folder import open_folder
-from predictor.encoder.model import Encoder
+from predictor.encoder.model import Encoder, Weights, can_pack
 from predictor.encoder.tokenizer import EncoderTokenizer
+from predictor.llm.weights.safetensors_checkpoint import SafetensorsCheckpoint
 from tests.predictor.small_encoders import TEXTS, change_json, hidden_states, write_encoder
 
 
@@ -71,6 +72,19 @@ def test_weights_of_a_whole_model_are_found_behind_its_name(tmp_path: Path) -> N
     assert isinstance(encoder, Encoder)
     assert encoder.prefix == "roberta."
     assert num_bytes > 4 * 32 * 256
+
+
+def test_packed_weights_change_nothing(tmp_path: Path) -> None:
+    opened = open_folder(write_encoder(tmp_path))
+    texts = EncoderTokenizer(opened.encoder, max_tokens=40, truncates=False).encode(TEXTS, "text")
+    (batch,) = batches_of(texts, 1000)
+    with SafetensorsCheckpoint(tmp_path, has_tied_embeddings=True) as checkpoint:
+        packed, plain = (
+            Encoder(opened.config, Weights(checkpoint, torch.float32, packs=packs)) for packs in (True, False)
+        )
+
+        assert can_pack(torch.float32)
+        torch.testing.assert_close(packed(batch), plain(batch), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
