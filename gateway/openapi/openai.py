@@ -9,17 +9,66 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.openapi.operation import STRING, Operation, Schema, example_of
+from gateway.rest.openai_embeddings import EmbeddingRequest
 from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest
+from gateway.rest.rerank import RerankRequest
 
 TAG = "OpenAI"
 
-REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
+REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, EmbeddingRequest, RerankRequest)
 
 _NUMBER_OR_NULL: Schema = {"type": ["integer", "null"]}
 _USAGE: Schema = {
     "type": "object",
     "properties": {"prompt_tokens": {"type": "integer"}, "completion_tokens": {"type": "integer"}},
     "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
+}
+_TEXT_USAGE: Schema = {
+    "type": "object",
+    "properties": {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}},
+    "required": ["prompt_tokens", "total_tokens"],
+}
+_EMBEDDINGS: Schema = {
+    "type": "object",
+    "properties": {
+        "object": {"const": "list"},
+        "model": STRING,
+        "usage": _TEXT_USAGE,
+        "data": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "object": {"const": "embedding"},
+                    "index": {"type": "integer"},
+                    "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, STRING]},
+                },
+                "required": ["object", "index", "embedding"],
+            },
+        },
+    },
+    "required": ["object", "model", "usage", "data"],
+}
+_RERANKING: Schema = {
+    "type": "object",
+    "properties": {
+        "id": STRING,
+        "model": STRING,
+        "usage": _TEXT_USAGE,
+        "results": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "index": {"type": "integer"},
+                    "relevance_score": {"type": ["number", "null"]},
+                    "document": {"type": "object", "properties": {"text": STRING}, "required": ["text"]},
+                },
+                "required": ["index", "relevance_score"],
+            },
+        },
+    },
+    "required": ["id", "model", "usage", "results"],
 }
 _MODEL: Schema = {
     "type": "object",
@@ -72,6 +121,8 @@ def schemas() -> dict[str, Schema]:
         **_of_requests(),
         "ChatCompletion": _completion("chat.completion", {"message": message}, "message"),
         "Completion": _completion("text_completion", {"text": STRING}, "text"),
+        "Embeddings": _EMBEDDINGS,
+        "Reranking": _RERANKING,
         "Model": _MODEL,
         "ModelAndReadiness": {"allOf": [{"$ref": "#/components/schemas/Model"}, ready]},
         "ModelList": {
@@ -95,11 +146,12 @@ def schemas() -> dict[str, Schema]:
 
 
 def operations() -> Iterator[Operation]:
-    """All rows."""
+    """All rows. Any: of JSON."""
     chat = {"model": "smollm2", "messages": [{"role": "user", "content": "Name the capital of France."}]}
     text = {"model": "smollm2", "prompt": "The capital of France is", "max_tokens": 8}
     yield _posted("/v1/chat/completions", "Answer a conversation", "ChatCompletion", ChatCompletionRequest, chat)
     yield _posted("/v1/completions", "Continue a text", "Completion", CompletionRequest, text)
+    yield from _of_texts()
     form: Schema = {
         "name": "format",
         "in": "query",
@@ -112,10 +164,21 @@ def operations() -> Iterator[Operation]:
     yield Operation("GET", "/v1/models/{model}", TAG, "One model, and whether it is ready", model)
 
 
-def _posted(path: str, summary: str, answer: str, request: type[BaseModel], example: dict[str, Any]) -> Operation:
+def _of_texts() -> Iterator[Operation]:
+    texts = {"model": "minilm", "input": ["A cat sits on a mat.", "Trains run late."]}
+    yield _posted("/v1/embeddings", "Make vectors of texts", "Embeddings", EmbeddingRequest, texts, may_stream=False)
+    question = {"model": "reranker", "query": "Where is the cat?", "documents": texts["input"]}
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        summary = "Put documents in the order of their relevance"
+        yield _posted(path, summary, "Reranking", RerankRequest, question, may_stream=False)
+
+
+def _posted(
+    path: str, summary: str, answer: str, request: type[BaseModel], example: dict[str, Any], *, may_stream: bool = True
+) -> Operation:
     body = example_of({"$ref": f"#/components/schemas/{request.__name__}"}, example)
     schema = {"$ref": f"#/components/schemas/{answer}"}
-    return Operation("POST", path, TAG, summary, schema, body, may_stream=True, more=(404, 501))
+    return Operation("POST", path, TAG, summary, schema, body, may_stream=may_stream, more=(404, 501))
 
 
 def _of_requests() -> dict[str, Schema]:

@@ -5,24 +5,31 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from gateway.__main__ import Gateway
 from gateway.settings import GatewaySettings
-from mesh.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from mesh.testing import serve_on_free_port
 from mesh.v1.explain_pb2_grpc import add_ExplainServiceServicer_to_server
 from mesh.v1.language_model_pb2_grpc import add_LanguageModelServicer_to_server
 from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository
-from predictor.servicer import OpenInferenceServicer
+from predictor.servicer import OpenInferenceServicer, add_open_inference_to_server
 from tests.gateway.fake_language_model import FakeLanguageModel
 from tests.gateway.fake_mesh import FakeExplainer
 from tests.predictor.fake_runtime import FakeLoader, spec
+
+T = TypeVar("T")
 
 NAMES = ("identity", "loose", "broken")
 
@@ -56,9 +63,7 @@ async def rest_mesh(folder: Path, **changes: Any) -> AsyncIterator[str]:
     """The gateway's URL. changes: to its settings."""
     inference = OpenInferenceServicer(await repository(), "1.2.3")
     async with AsyncExitStack() as stack:
-        predictor = await stack.enter_async_context(
-            serve_on_free_port((add_GRPCInferenceServiceServicer_to_server, inference))
-        )
+        predictor = await stack.enter_async_context(serve_on_free_port((add_open_inference_to_server, inference)))
         language_model = await stack.enter_async_context(
             serve_on_free_port((add_LanguageModelServicer_to_server, FakeLanguageModel()))
         )
@@ -79,16 +84,21 @@ async def rest_mesh(folder: Path, **changes: Any) -> AsyncIterator[str]:
         yield f"http://{gateway.http.address}"
 
 
+def rest_mesh_in_thread(folder: Path, **changes: Any) -> AbstractContextManager[str]:
+    """As `rest_mesh`, for clients that block."""
+    return in_thread(rest_mesh(folder, **changes))
+
+
 @contextmanager
-def rest_mesh_in_thread(folder: Path, **changes: Any) -> Iterator[str]:
-    """As `rest_mesh`, on an event loop of its own, for clients that block."""
-    urls: list[str] = []
+def in_thread(opened: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """What `opened` gives, which lives on an event loop of its own meanwhile."""
+    values: list[T] = []
     is_up, end = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
         try:
-            async with rest_mesh(folder, **changes) as url:
-                urls.append(url)
+            async with opened as value:
+                values.append(value)
                 is_up.set()
                 await end.wait()
         finally:
@@ -99,7 +109,7 @@ def rest_mesh_in_thread(folder: Path, **changes: Any) -> Iterator[str]:
     thread.start()
     try:
         assert is_up.wait(30)
-        yield urls[0]
+        yield values[0]
     finally:
         loop.call_soon_threadsafe(end.set)
         thread.join(30)

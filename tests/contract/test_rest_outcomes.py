@@ -112,7 +112,7 @@ def test_model_or_version_that_is_not_there(client: httpx.Client, path: str, sta
         ({"inputs": [GOOD, GOOD]}, "twice"),
         ({"inputs": [GOOD], "outputs": [{"name": "nothing_out"}]}, "nothing_out"),
         (of("INT8", [128, 0]), "cannot hold"),
-        (of("INT32", [1, 2]), "int32_out"),
+        (of("INT16", [-32769, 0]), "cannot hold"),
         (of("BYTES", ["a"]), "takes 2 elements"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import orjson
 import pytest
 
 from gateway.rest.v2_binary import AnswerForm
-from gateway.rest.v2_infer import write_response
+from gateway.rest.v2_infer import read_request, write_response
 from mesh.errors import Internal
 from mesh.oip import open_inference_pb2 as oip
 from tests.gateway.conftest import Door, open_door
@@ -195,3 +196,24 @@ def test_answer_that_does_not_add_up_is_the_servers_fault(form: AnswerForm) -> N
     if form.may_be_binary:
         with pytest.raises(Internal):
             write_response(twice.SerializeToString(), form)
+
+
+def test_16_mib_are_copied_once_on_the_way_in_and_not_at_all_on_the_way_out() -> None:
+    size = 16 << 20
+    entry = {"name": "x", "datatype": "UINT8", "shape": [size], "parameters": {"binary_data_size": size}}
+    text = orjson.dumps({"inputs": [entry]})
+    body = bytearray(text + bytes(size))
+    answer = oip.ModelInferResponse(
+        outputs=[{"name": "x", "datatype": "UINT8", "shape": [size]}], raw_output_contents=[bytes(size)]
+    ).SerializeToString()
+    tracemalloc.start()
+
+    read_request(oip.ModelInferRequest(model_name="m"), body, str(len(text)), non_finite=False)
+    _, peak_in_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    write_response(answer, AnswerForm(by_default=True))
+    _, peak_out_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert size <= peak_in_bytes < 1.1 * size
+    assert peak_out_bytes < 0.1 * size
