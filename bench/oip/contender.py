@@ -22,7 +22,8 @@ class Setup:
 class Contender:
     """setup: for a folder of its own. fronts: which of "gRPC", "stream" and "REST" it has. note: how it is started.
 
-    is_limit: it does nothing but answer, so that it shows what any server pays.
+    is_limit: it does nothing but answer, so that it shows what any server pays. is_checked: it must answer with the
+    request's tensor before it is measured.
     """
 
     name: str
@@ -33,3 +34,4 @@ class Contender:
     is_installed: bool = True
     is_ours: bool = False
     is_limit: bool = False
+    is_checked: bool = True

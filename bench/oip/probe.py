@@ -22,15 +22,19 @@ class NoAnswer(Exception):
     """The server did not answer in time, or its answer is not the request's tensor. The message says which."""
 
 
-def wait_for_grpc(port: int, message: Message, timeout_s: float) -> int:
-    """Bytes of the response message to `message`, once the server gives it. Raises NoAnswer."""
+def wait_for_grpc(port: int, message: Message, timeout_s: float, *, is_checked: bool = True) -> int:
+    """Bytes of the response message to `message`, once the server gives it. Raises NoAnswer.
+
+    is_checked: the answer must hold the request's tensor.
+    """
     options = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         infer = channel.unary_unary(MODEL_INFER)
 
         def ask() -> int:
             response: bytes = infer(message.request, timeout=timeout_s)
-            _check_grpc(message, response)
+            if is_checked:
+                _check_grpc(message, response)
             return len(response)
 
         return _until_it_answers(ask, grpc.RpcError, timeout_s)

@@ -24,6 +24,8 @@ from bench.oip.message import MODEL_INFER, MODEL_STREAM_INFER, message
 
 UNARY, STREAM = "unary", "stream"
 TIMEOUT_S = 120.0
+# The tag of ModelStreamInferResponse.error_message.
+_ERROR = b"\x0a"
 _OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
 
 
@@ -79,7 +81,7 @@ async def stream(channel: grpc.aio.Channel, request: bytes, load: Load) -> list[
     latencies: list[float] = []
     call: Any = channel.stream_stream(MODEL_STREAM_INFER)
     async for response in call(requests(), timeout=TIMEOUT_S):
-        if len(response) < len(request) // 2:
+        if response.startswith(_ERROR):
             raise BadLoad(f"an answer on the stream is an error: {response!r}")
         latencies.append(perf_counter() - began[len(latencies)])
         window.release()

@@ -122,7 +122,9 @@ def _wait(
     sizes = {}
     try:
         for port in setup.grpc:
-            sizes["gRPC"] = sizes["stream"] = wait_for_grpc(port, SMALL, START_TIMEOUT_S)
+            sizes["gRPC"] = sizes["stream"] = wait_for_grpc(
+                port, SMALL, START_TIMEOUT_S, is_checked=contender.is_checked
+            )
         for port in setup.rest:
             sizes["REST"] = wait_for_rest(port, SMALL, START_TIMEOUT_S)
     except NoAnswer as error:
