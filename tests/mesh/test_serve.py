@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import urllib.request
@@ -19,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mesh import context
 from mesh.channel import open_channel, to_mesh_error
 from mesh.errors import InvalidInput, MessageTooLarge, Overloaded
-from mesh.serve import MeshServer, PortTaken, advertised_host
+from mesh.serve import MeshServer, PortTaken, advertised_host, spare_garbage_collection
 from mesh.settings import ServiceSettings
 from mesh.testing import serve_in_process
 from mesh.v1 import language_model_pb2 as pb
@@ -236,3 +237,15 @@ async def test_taken_port_is_one_sentence_that_names_the_flag(servicer: FakeLang
 
     assert f"127.0.0.1:{port}" in failure.value.message
     assert f"--{field.replace('_', '-')}" in failure.value.message
+
+
+def test_the_start_s_objects_are_no_longer_looked_at() -> None:
+    thresholds, num_frozen = gc.get_threshold(), gc.get_freeze_count()
+    try:
+        spare_garbage_collection()
+
+        assert gc.get_freeze_count() > num_frozen
+        assert gc.get_threshold()[0] > thresholds[0]
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
