@@ -34,6 +34,9 @@ IS_FINAL = "triton_final_response"
 # More elements than these, where each is touched by itself, would hold up the event loop: they are read in a thread.
 MANY_ELEMENTS = 1 << 14
 
+# A sentence may quote what a stranger sent, so its length is not ours. In a status the interceptors cut it.
+MAX_SENTENCE_CHARS = 2048
+
 
 class Inference:
     """Answers ModelInferRequests with the models of `repository`."""
@@ -174,7 +177,7 @@ def _empty_response(model: LoadedModel, request: oip.ModelInferRequest) -> oip.M
 
 def _error_message(request: oip.ModelInferRequest, sentence: str) -> oip.ModelStreamInferResponse:
     names = oip.ModelInferResponse(model_name=request.model_name, model_version=request.model_version, id=request.id)
-    return oip.ModelStreamInferResponse(error_message=sentence, infer_response=names)
+    return oip.ModelStreamInferResponse(error_message=sentence[:MAX_SENTENCE_CHARS], infer_response=names)
 
 
 def _sentence(error: Exception) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
-from mesh.tensors import Tensor, encode_request
+from mesh.tensors import DATATYPES, Tensor, encode_request
 from predictor.infer_wire import parsed
 from predictor.inference import MANY_ELEMENTS, Inference
 from predictor.repository import ModelRepository
@@ -30,9 +30,7 @@ async def inference() -> Inference:
 async def test_many_elements_that_are_read_one_by_one_are_read_in_a_thread(
     datatype: str, is_slow: tuple[bool, bool], raw: bool
 ) -> None:
-    array = np.full(
-        (MANY_ELEMENTS, 2), b"a" if datatype == "BYTES" else 1, dtype=object if datatype == "BYTES" else "<i8"
-    )
+    array = np.full((MANY_ELEMENTS, 2), b"a" if datatype == "BYTES" else 1, dtype=DATATYPES[datatype].dtype)
     request = oip.ModelInferRequest(model_name="identity")
     encode_request(request, [Tensor(f"{datatype.lower()}_in", datatype, array)], raw=raw)
     task = asyncio.create_task((await inference()).infer(parsed(request)))

@@ -87,8 +87,11 @@ async def test_a_monstrous_name_is_an_error_of_the_same_kind(character: str) -> 
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await served.stub.ModelInfer(fp32(model_name=character * 1_000_000))
 
+        [answer] = await served.stream(fp32(model_name=character * 1_000_000))
+
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
     assert len(refusal.value.details() or "") <= 2048
+    assert 0 < len(answer.error_message) <= 2048
 
 
 async def test_an_unexpected_failure_names_the_request_id_and_no_path() -> None:
