@@ -134,10 +134,6 @@ INVALID: dict[str, tuple[Infer, str]] = {
         changed(lambda r: r.inputs[0].contents.fp32_contents.extend([1, 2])),
         "both raw and typed contents",
     ),
-    "raw, and contents that are there but empty": (
-        changed(lambda r: r.inputs[0].contents.SetInParent()),
-        "both raw and typed contents",
-    ),
     "more raw entries than inputs": (raw([1, 2], bytes(8), bytes(8)), "2 raw input contents for 1 input"),
     "fewer raw entries than inputs": (
         changed(lambda r: r.inputs.add(name="int64_in", datatype="INT64", shape=[1, 2])),
@@ -225,6 +221,7 @@ OK: dict[str, Infer] = {
     "a good request": good(),
     "empty id": good(id=""),
     "the version by name": good(model_version="1"),
+    "raw, and contents that are set and hold nothing": changed(lambda r: r.inputs[0].contents.SetInParent()),
     "empty BYTES elements, raw": raw([1, 2], length(0, 0), datatype="BYTES"),
     "empty BYTES elements, typed": typed([1, 2], "BYTES", bytes_contents=[b"", b""]),
     "BYTES that are no text": raw([1, 2], length(1) + b"\xff" + length(2) + b"\x00\x80", datatype="BYTES"),
