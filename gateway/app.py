@@ -12,21 +12,16 @@ import socket
 from collections.abc import Generator
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gateway.dataplane import Dataplane
 from gateway.edge import Edge
 from gateway.exchange import Recorder
 from gateway.repository import RepositoryControl
-from gateway.rest.errors import error_response, protocol_of, routing_error_response
-from gateway.rest.sse import exchange_of
+from gateway.router import Router
 from gateway.routes import build_routes
 from gateway.settings import GatewaySettings
-from mesh.errors import MeshError, Unavailable
+from mesh.errors import Unavailable
 from mesh.serve import PortTaken, advertised_host
 
 _BACKLOG = 2048
@@ -37,12 +32,8 @@ def build_app(
     settings: GatewaySettings, dataplane: Dataplane, repository: RepositoryControl, recorder: Recorder
 ) -> ASGIApp:
     """Every route, inside the edge."""
-    # Starlette's handlers take the base class of what they are registered for.
-    handlers = {MeshError: _on_mesh_error, HTTPException: _on_routing_error}
-    routes = Starlette(routes=build_routes(dataplane, repository), exception_handlers=handlers)  # type: ignore[arg-type]
-    routes.router.redirect_slashes = False
     return Edge(
-        routes,
+        Router(build_routes(dataplane, repository)),
         recorder=recorder,
         max_body_bytes=settings.max_body_bytes,
         compress_min_bytes=settings.compress_min_bytes,
@@ -139,14 +130,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         # The gRPC server's end is this one's as well: mesh.serve listens to the signals.
         yield
-
-
-async def _on_mesh_error(request: Request, error: MeshError) -> Response:
-    exchange = exchange_of(request)
-    exchange.fail(error)
-    return error_response(exchange.protocol, error)
-
-
-async def _on_routing_error(request: Request, error: HTTPException) -> Response:
-    exchange_of(request).error = str(error.detail)
-    return routing_error_response(protocol_of(request.url.path), request.method, error)
