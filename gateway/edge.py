@@ -79,7 +79,7 @@ class Edge:
         request_id = context.request_id_from(headers.get(context.REQUEST_ID_HEADER))
         timeout_s, timeout_error = self._timeout_s(headers.get(TIMEOUT_HEADER))
         request = context.RequestContext(request_id, time.monotonic() + timeout_s)
-        answer = Answer(send, request_id, headers.get("accept-encoding"), self._compress_min_bytes)
+        answer = Answer(send, request_id, _accept_encoding(scope, headers), self._compress_min_bytes)
         with (
             context.bind(request),
             _span(scope, headers, request_id) as span,
@@ -212,6 +212,15 @@ def _replay(scope: Scope) -> Receive:
         return await _no_receive()
 
     return receive
+
+
+def _accept_encoding(scope: Scope, headers: Headers) -> str | None:
+    """The codings that an answer may be packed in; None: in none.
+
+    Of /v2 only inferences are packed: tritonclient.http.aio asks for gzip with every request, and unpacks only these.
+    """
+    path = scope["path"]
+    return None if path.startswith("/v2/") and not path.endswith("/infer") else headers.get("accept-encoding")
 
 
 async def _no_receive() -> Message:

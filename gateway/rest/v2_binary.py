@@ -39,6 +39,8 @@ class BinaryData:
         """The next `size` bytes. Raises InvalidInput when that is no size, or when there are fewer."""
         if type(size) is not int or size < 0:
             raise InvalidInput(f"{where}.{SIZE} must be a whole number from 0", field=where)
+        if self._data is None and size == 0:
+            return memoryview(b"")
         if self._data is None:
             raise InvalidInput(f"{where} has {SIZE}, but the request has no header {HEADER}", field=HEADER)
         left = len(self._data) - self._position

@@ -30,11 +30,16 @@ def mesh(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def deployment(
-    name: str, model_format: str, uri: str, steps: list[str] | None = None, explainer: dict[str, str] | None = None
+    name: str,
+    model_format: str,
+    uri: str,
+    steps: list[str] | None = None,
+    explainer: dict[str, str] | None = None,
+    options: dict[str, str] | None = None,
 ) -> Deployment:
     described: dict[str, object] = {
         "name": name,
-        "predictor": {"model_format": model_format, "storage_uri": uri},
+        "predictor": {"model_format": model_format, "storage_uri": uri, "options": options or {}},
         "transformer": {"steps": steps or []},
     }
     return described | ({} if explainer is None else {"explainer": explainer})

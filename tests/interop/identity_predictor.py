@@ -20,7 +20,6 @@ from predictor.__main__ import serve
 from predictor.runtimes import RUNTIMES
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.settings import PredictorSettings
-from tests.predictor.hash_predictor import RUNTIMES as HASH_RUNTIMES
 
 MAX_BATCH_SIZE = 8
 MAX_ANSWERS = 64
@@ -83,7 +82,7 @@ FORMATS = {
 def main() -> int:
     settings = load_settings(PredictorSettings, prog="predictor")
     logs.configure("predictor", settings.log_level, settings.log_format)
-    return run(lambda: serve(settings, {**RUNTIMES, **HASH_RUNTIMES, **FORMATS}))
+    return run(lambda: serve(settings, {**RUNTIMES, **FORMATS}))
 
 
 if __name__ == "__main__":

@@ -177,7 +177,10 @@ def _requests() -> list[Scenario]:
         ),
         one("an id comes back", "infer", infer("identity", INT32, outputs=["int32_out"], id="r-7"), id="r-7"),
         one(
-            "the version that ran is said", "infer", infer("identity", INT32, outputs=["int32_out"]), version="1",
+            "the version that ran is said",
+            "infer_version",
+            infer("identity", INT32, outputs=["int32_out"]),
+            version="1",
         ),
         one(
             "a version can be asked for",

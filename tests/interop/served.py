@@ -23,13 +23,6 @@ START_S = 90.0
 STOP_S = 20.0
 # Two cores are shared by all of them, and by the client.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-MODULES = {
-    "registry": "registry",
-    "predictor": "tests.interop.identity_predictor",
-    "transformer": "transformer",
-    "explainer": "explainer",
-    "gateway": "gateway",
-}
 
 Deployment = Mapping[str, object]
 
@@ -71,8 +64,13 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, deployments: Sequence[Deployment]) -> Iterator[Served]:
-    """Start the mesh, wait until all models are ready, and end it afterwards, whatever happens."""
+def served(
+    folder: Path, deployments: Sequence[Deployment], predictor: str = "tests.interop.identity_predictor"
+) -> Iterator[Served]:
+    """Start the mesh, wait until all models are ready, and end it afterwards, whatever happens.
+
+    predictor: the module that is run as the predictor.
+    """
     file = folder / "deployments.yaml"
     file.write_text(json.dumps({"deployments": list(deployments)}))
     mesh = Served(folder, tuple(str(deployment["name"]) for deployment in deployments))
@@ -80,7 +78,7 @@ def served(folder: Path, deployments: Sequence[Deployment]) -> Iterator[Served]:
         _start(mesh, "registry", "--deployments", str(file))
         until(lambda: bool(mesh.addresses("registry")), START_S, "the registry listens")
         registry = ("--registry", mesh.grpc_address("registry"))
-        _start(mesh, "predictor", *registry, "--deployments", str(file))
+        _start(mesh, "predictor", *registry, "--deployments", str(file), module=predictor)
         _start(mesh, "transformer", *registry)
         _start(mesh, "explainer", *registry)
         _start(mesh, "gateway", *registry, "--http-port", "0")
@@ -98,11 +96,11 @@ def until(condition: Callable[[], bool], within_s: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def _start(mesh: Served, name: str, *flags: str) -> None:
+def _start(mesh: Served, name: str, *flags: str, module: str | None = None) -> None:
     folder = mesh.folder / name
     folder.mkdir()
     command = [
-        *(sys.executable, "-m", MODULES[name], "--grpc-port", "0", "--metrics-port", "0", "--drain-s", "0"),
+        *(sys.executable, "-m", module or name, "--grpc-port", "0", "--metrics-port", "0", "--drain-s", "0"),
         *("--grace-s", "5", "--ready-file", str(folder / "ready.json"), "--state-dir", str(folder / "state"), *flags),
     ]
     with (folder / "log.txt").open("wb") as log:

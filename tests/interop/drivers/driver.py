@@ -50,6 +50,11 @@ class Driver:
         """Why the client cannot make this call; None when it can."""
         return None
 
+    async def infer_version(self, **arguments: Any) -> Json:
+        """`infer`, where the version in the answer matters."""
+        found: Json = await self.infer(**arguments)  # type: ignore[attr-defined]
+        return found
+
     async def close(self) -> None:
         """Let the client go."""
 
@@ -116,6 +121,16 @@ def array_of(tensor: Json) -> np.ndarray:
         return array.reshape(tensor["shape"])
     values = [int(value) for value in data] if datatype in ("INT64", "UINT64") else data
     return np.array(values, dtype=DTYPES[datatype]).reshape(tensor["shape"])
+
+
+def is_text(tensor: Json) -> bool:
+    """Whether BYTES are UTF-8, which is all that some clients send or read."""
+    try:
+        for value in array_of(tensor).ravel():
+            value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def tensor_json(datatype: str, shape: Any, array: Any) -> Json:

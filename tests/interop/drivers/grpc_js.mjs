@@ -205,6 +205,7 @@ const CALLS = {
   load: async ({ model }) => { await call("RepositoryModelLoad", { model_name: model }); return {}; },
   unload: async ({ model }) => { await call("RepositoryModelUnload", { model_name: model }); return {}; },
   infer: async (asked) => answerOf(await call("ModelInfer", requestOf(asked), asked.compression)),
+  infer_version: (asked) => CALLS.infer(asked),
   message: async ({ message }) => ({ id: (await call("ModelInfer", withBytes(message))).id }),
   infer_many: async ({ model, count }) => {
     const ask = async (_, number) => {

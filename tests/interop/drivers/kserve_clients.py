@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import httpx
-from driver import Driver, Failed, Json, array_of, run, tensor_json
+from driver import Driver, Failed, Json, array_of, is_text, run, tensor_json
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest
 from kserve.inference_client import RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
@@ -128,6 +128,10 @@ class KServeRest(KServe):
     def why_not(self, call: str, arguments: Json) -> str | None:
         if arguments.get("form") == "explicit" and arguments["inputs"][0]["datatype"] == "FP16":
             return "KServe's clients send FP16 as binary data only"
+        if call == "infer_version":
+            return "KServe's REST client drops the version of an answer"
+        if any(tensor["datatype"] == "BYTES" and not is_text(tensor) for tensor in arguments.get("inputs", [])):
+            return "KServe's REST client takes BYTES of an answer for text"
         return super().why_not(call, arguments)
 
     async def infer(self, **arguments: Any) -> Json:

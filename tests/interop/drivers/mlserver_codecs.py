@@ -13,7 +13,7 @@ import aiohttp
 import grpc
 import numpy as np
 import pandas as pd
-from driver import Driver, Failed, Json, array_of, run, tensor_json
+from driver import Driver, Failed, Json, array_of, is_text, run, tensor_json
 from google.protobuf.json_format import ParseDict
 from mlserver.codecs import NumpyCodec, PandasCodec, StringCodec
 from mlserver.grpc import converters, dataplane_pb2, dataplane_pb2_grpc, model_repository_pb2
@@ -66,7 +66,7 @@ class MLServer(Driver):
         datatypes = {tensor["datatype"] for tensor in arguments.get("inputs", [])}
         if "BF16" in datatypes:
             return "MLServer's types know no BF16"
-        if "BYTES" in datatypes and not _is_text(arguments["inputs"]):
+        if any(tensor["datatype"] == "BYTES" and not is_text(tensor) for tensor in arguments.get("inputs", [])):
             return "StringCodec takes text"
         if "answer" in arguments or "compression" in arguments:
             return "the codecs know neither the binary extension nor compression"
@@ -176,6 +176,8 @@ class MLServerRest(MLServer):
     def why_not(self, call: str, arguments: Json) -> str | None:
         if arguments.get("form") == "binary":
             return "MLServer's REST has no binary tensors"
+        if any(isinstance(tensor["data"], dict) for tensor in arguments.get("inputs", [])):
+            return "16 MiB are more than the gateway's limit of a body when they are written as JSON"
         return super().why_not(call, arguments)
 
     async def close(self) -> None:
@@ -189,16 +191,6 @@ class MLServerRest(MLServer):
             if response.status != 200:
                 raise Failed(str(response.status), text)
             return InferenceResponse.model_validate_json(text)
-
-
-def _is_text(inputs: list[Json]) -> bool:
-    try:
-        for tensor in inputs:
-            if tensor["datatype"] == "BYTES":
-                [value.decode() for value in array_of(tensor).ravel()]
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 if __name__ == "__main__":
