@@ -7,6 +7,7 @@ each batch a good request must be answered. Nothing is known of what the cases a
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,7 @@ class Exploration(Generic[C]):
     outcomes: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
     slowest: str = ""
+    first_faults: str = ""
 
     def explore(self, cases: st.SearchStrategy[C]) -> None:
         """Run `num_cases` of `cases`. Raises AssertionError with the smallest case that fails, and the seed."""
@@ -69,6 +71,10 @@ class Exploration(Generic[C]):
         @given(st.lists(cases, min_size=BATCH, max_size=BATCH))
         def run(batch: list[C]) -> None:
             faults = self.runner.run(self._run(batch))
+            if faults and not self.first_faults:
+                # Shrinking may take minutes: a run that is ended meanwhile has said something.
+                self.first_faults = "\n".join(faults)
+                sys.stdout.write(f"first found with --fuzz-seed {self.seed}: {self.first_faults[:4000]}\n")
             assert not faults, f"with --fuzz-seed {self.seed}:\n" + "\n".join(faults)
 
         run()

@@ -36,7 +36,7 @@ class HttpRequest:
 
 
 class HttpClient:
-    """Keeps the connections that servers leave open, and takes the last used one first."""
+    """Keeps the connections that servers leave open, and takes the last used one first. HEAD is not for it."""
 
     def __init__(self, address: str) -> None:
         self._host, _, port = address.rpartition(":")

@@ -48,7 +48,7 @@ HEADERS = (
     (BINARY_HEADER, "5"), (BINARY_HEADER, "99999999999999999999"), (BINARY_HEADER, "ten"), (BINARY_HEADER, ""),
     (BINARY_HEADER, "1e2"), (BINARY_HEADER, "0x10"), (BINARY_HEADER, "+7"),
 )  # fmt: skip
-METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE")
+METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
 PATHS = (
     "/", "/v1", "/v2", "/v2/", "/v2/models", "/v2/models/", "/v2/models//infer", "/v2/models/nobody/infer",
     "/v2/models/identity/versions/99/infer", "/v2/models/identity/versions/x/infer", "/v2/models/%00/infer",

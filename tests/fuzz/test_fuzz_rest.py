@@ -29,7 +29,7 @@ class Client:
     async def ask(self, case: RestCase) -> Answer:
         request = case.request()
         answer = await self.http.ask(request)
-        return Answer(str(answer.status), fault_of(request, answer))
+        return Answer(str(answer.status), fault_of(answer))
 
     async def is_well(self) -> bool:
         """The next request is answered right."""
@@ -38,7 +38,7 @@ class Client:
         return answer.status == 200 and json.loads(answer.body)["outputs"][0]["data"] == [1, 2]
 
 
-def fault_of(request: HttpRequest, answer: HttpAnswer) -> str | None:
+def fault_of(answer: HttpAnswer) -> str | None:
     """What is wrong with an answer, in words; None when nothing is."""
     if answer.status == 0:
         return "the connection was closed without an answer"
@@ -47,7 +47,7 @@ def fault_of(request: HttpRequest, answer: HttpAnswer) -> str | None:
         return f"{answer.status} {answer.body[:500]!r}"
     if b"Traceback" in answer.body or b"internal error" in answer.body:
         return f"the answer tells of a failure inside: {answer.body[:500]!r}"
-    if answer.status >= 400 and request.method != "HEAD" and not _is_json_error(answer):
+    if answer.status >= 400 and not _is_json_error(answer):
         return f"{answer.status} without a JSON error: {answer.body[:200]!r}"
     return None
 
