@@ -53,7 +53,9 @@ class RpcMetrics:
             buckets=RPC_BUCKETS_S,
             registry=registry,
         )
-        self.in_flight = Gauge("meshserve_rpc_in_flight", "RPCs being answered now.", registry=registry)
+        self.num_in_flight = 0
+        in_flight = Gauge("meshserve_rpc_in_flight", "RPCs being answered now.", registry=registry)
+        in_flight.set_function(lambda: self.num_in_flight)
 
     def of(self, method: str) -> MethodMetrics:
         """The metrics of one method, for whoever answers it."""
@@ -64,15 +66,19 @@ class MethodMetrics:
     """Those of one method. Finding a labelled metric costs more than counting with it, so each is found once."""
 
     def __init__(self, metrics: RpcMetrics, method: str) -> None:
-        self.in_flight = metrics.in_flight
+        self._metrics = metrics
         self._handled = metrics.handled
         self._method = method
         self._duration = metrics.duration.labels(method)
         self._by_code: dict[str, Counter] = {}
 
+    def began(self) -> None:
+        """Count an RPC that is being answered until `ended`. All are counted on one event loop."""
+        self._metrics.num_in_flight += 1
+
     def ended(self, code: str, seconds: float) -> None:
         """Count an RPC that ended with `code` after `seconds`."""
-        self.in_flight.dec()
+        self._metrics.num_in_flight -= 1
         self._duration.observe(seconds)
         handled = self._by_code.get(code)
         if handled is None:

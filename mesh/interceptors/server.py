@@ -198,7 +198,7 @@ class _Call:
             None if left_s is None else time.monotonic() + left_s,
         )
         self._started = time.perf_counter()
-        self._method.metrics.in_flight.inc()
+        self._method.metrics.began()
         self._context_token = context.enter(self._request)
         if self._method.is_traced and (trace_parent is not None or self._method.is_recorded):
             self._spanning = self._begin_span({name: value for name, value in metadata if isinstance(value, str)})
