@@ -76,8 +76,15 @@ class Header:
 
 def checked(text: str) -> tuple[str, Header]:
     """The model of `text`, written anew, and its header."""
-    head, *trees = text.partition("\nend of trees")[0].split("\nTree=")
+    body, end, _ = text.partition("\nend of trees")
+    if not end:  # files of before version 3 go on with this
+        body, end, _ = text.partition("\nfeature importances:")
+    if not end:
+        raise ValueError("the end of the trees is missing")
+    head, *trees = body.split("\nTree=")
     header = Header.of(head)
+    if (sizes := _fields(head).get("tree_sizes")) is not None:
+        check_lengths(trees=(len(trees), len(sizes.split())))
     if not trees or len(trees) % header.trees_per_iteration:
         raise ValueError(f"{len(trees)} trees are no whole number of iterations of {header.trees_per_iteration}")
     parts = ["\n".join(header.lines())]

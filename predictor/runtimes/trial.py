@@ -11,9 +11,11 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from mesh.errors import CorruptArtifact, Unavailable
 from mesh.logs import get_logger
@@ -52,25 +54,49 @@ async def try_loading(reader: str, path: Path, limits: TrialLimits | None = None
     limits = limits or TrialLimits()
     size_bytes = await asyncio.to_thread(_size_bytes, path)
     cpu_s = limits.cpu_s_for(size_bytes)
-    process = await _start(reader, path, limits.memory_for(size_bytes), cpu_s)
+    worker = _Worker(reader, path, limits.memory_for(size_bytes), cpu_s)
     try:
-        async with asyncio.timeout(3 * cpu_s):
-            answer, _ = await process.communicate()
-    except TimeoutError:
+        status, answer = await asyncio.to_thread(worker.run, 3 * cpu_s)
+    except subprocess.TimeoutExpired:
         raise CorruptArtifact(f"{path.name} does not load within {3 * cpu_s} s") from None
+    except OSError as error:
+        raise Unavailable(f"no process can be had to try {path.name}") from error
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return _verdict(path, process.returncode, answer, cpu_s)
+        await asyncio.to_thread(worker.end)
+    return _verdict(path, status, answer, cpu_s)
 
 
-async def _start(reader: str, path: Path, memory_bytes: int, cpu_s: int) -> asyncio.subprocess.Process:
-    # A fresh interpreter, not a fork: gRPC's threads and locks do not survive a fork.
-    worker = [sys.executable, "-m", "predictor.runtimes.trial_worker", reader, str(path), str(memory_bytes), str(cpu_s)]
-    try:
-        return await asyncio.create_subprocess_exec(
-            *worker,
+class _Worker:
+    """A process of trial_worker.py. `run` and `end` block, and may be called in different threads."""
+
+    def __init__(self, reader: str, path: Path, memory_bytes: int, cpu_s: int) -> None:
+        module = "predictor.runtimes.trial_worker"
+        self._command = [sys.executable, "-m", module, reader, str(path), str(memory_bytes), str(cpu_s)]
+        self._lock = Lock()  # guards the two below
+        self._process: subprocess.Popen[bytes] | None = None
+        self._has_ended = False
+
+    def run(self, timeout_s: float) -> tuple[int, bytes]:
+        """Status and answer. Raises OSError when it cannot be started, and subprocess.TimeoutExpired."""
+        with self._lock:
+            if self._has_ended:
+                raise ProcessLookupError
+            process = self._process = self._spawn()
+        answer, _ = process.communicate(timeout=timeout_s)
+        return process.returncode, answer
+
+    def end(self) -> None:
+        """End the process, if it has not ended by itself; from now on none is started."""
+        with self._lock:
+            self._has_ended = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # A fresh interpreter, not a fork: gRPC's threads and locks do not survive a fork.
+        return subprocess.Popen(
+            self._command,
             # Each thread's stack and arena would count against the limit.
             env={
                 **os.environ,
@@ -78,17 +104,15 @@ async def _start(reader: str, path: Path, memory_bytes: int, cpu_s: int) -> asyn
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             },
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,  # where C++ says what it died of
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # where C++ says what it died of
             # Ctrl-C in a terminal is for the service, which drains first.
             start_new_session=True,
         )
-    except OSError as error:
-        raise Unavailable(f"no process can be had to try {path.name}") from error
 
 
-def _verdict(path: Path, status: int | None, answer: bytes, cpu_s: int) -> int:
+def _verdict(path: Path, status: int, answer: bytes, cpu_s: int) -> int:
     """What the worker's end means. Raises as `try_loading`."""
     if status == 0:
         found = json.loads(answer)
@@ -103,8 +127,8 @@ def _verdict(path: Path, status: int | None, answer: bytes, cpu_s: int) -> int:
     raise CorruptArtifact(f"{path.name} is malformed: it ends the process that loads it ({_end_of(status)})")
 
 
-def _end_of(status: int | None) -> str:
-    return signal.Signals(-status).name if status is not None and status < 0 else f"exit status {status}"
+def _end_of(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
 def _size_bytes(path: Path) -> int:

@@ -53,7 +53,8 @@ def test_a_model_written_anew_predicts_the_same(booster: lightgbm.Booster) -> No
         ("max_feature_idx=3", "max_feature_idx=999999999", "feature_names has 4 entries, not 1000000000"),
         ("max_feature_idx=3", "max_feature_idx=9999999999", "which is no whole number"),
         ("objective=", "objective=%n ", "is none"),
-        ("Tree=14", "Trunk=14", "no whole number of iterations"),
+        ("Tree=14", "Trunk=14", "trees has 14 entries, not 15"),
+        ("end of trees", "end of tree", "the end of the trees is missing"),
     ],
 )
 def test_what_would_lead_the_library_astray_is_found(old: str, new: str, sentence: str) -> None:
@@ -81,3 +82,26 @@ def test_sets_of_categories_and_linear_leaves_are_checked(old: str, new: str, se
 
     with pytest.raises(ValueError, match=sentence):
         checked(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_part_of_a_file_is_never_taken_for_the_whole(share: float) -> None:
+    text = lightgbm_classifier().booster_.model_to_string().partition("end of trees")[0]
+
+    with pytest.raises(ValueError):
+        checked(text[: int(share * len(text))])
+
+
+def test_an_iteration_that_lacks_a_class_is_found() -> None:
+    text = lightgbm_classifier().booster_.model_to_string()
+    text = text.replace("tree_sizes=", "sizes=").replace("Tree=14", "Trunk=14")
+
+    with pytest.raises(ValueError, match="14 trees are no whole number of iterations of 3"):
+        checked(text)
+
+
+def test_a_file_of_before_version_3_is_read() -> None:
+    text = lightgbm_classifier().booster_.model_to_string()
+    old = text.partition("end of trees")[0] + "\nfeature importances:\nColumn_2=9\n"
+
+    assert checked(old) == checked(text)
