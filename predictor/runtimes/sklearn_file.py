@@ -14,6 +14,7 @@ import joblib
 
 from mesh.errors import CorruptArtifact, PermissionDenied
 from mesh.logs import get_logger
+from predictor.runtimes.sklearn_trees import check_trees
 from predictor.runtimes.skops_io import UntrustedTypesFoundException, get_untrusted_types, load
 
 log = get_logger(__name__)
@@ -71,6 +72,10 @@ def read_estimator(path: Path, *, may_run_code: bool) -> tuple[Any, int]:
         model, size_bytes = _read_skops(path)
     if not (hasattr(model, "predict") or hasattr(model, "transform")) or not hasattr(model, "n_features_in_"):
         raise CorruptArtifact(f"{path.name} holds a {type(model).__name__}, which is no fitted estimator")
+    try:
+        check_trees(model)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise CorruptArtifact(f"{path.name} is malformed: {error}") from None
     return model, size_bytes
 
 
