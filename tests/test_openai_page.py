@@ -14,6 +14,7 @@ from openai.types.chat import completion_create_params as chat_create_params
 
 from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest
 from tests.gateway.conftest import Door, open_door
+from tests.gateway.fake_text_models import open_text_door
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "openai.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -51,20 +52,22 @@ def test_table_has_every_field_of_the_stock_client(column: int, request_class: A
     assert set(stock.__annotations__) - fields(column, "served", "refused", "ignored") == set()
 
 
-def test_there_are_three_examples() -> None:
-    assert len(EXAMPLES) == 3
+def test_there_are_four_examples() -> None:
+    assert len(EXAMPLES) == 4
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_example_runs(example: str, tmp_path: Path) -> None:
-    async with open_door(tmp_path) as door:
-        printed = await run(example, door)
+    async with open_door(tmp_path) as door, open_text_door(tmp_path) as (text_door, _):
+        printed = await run(example, text_door if ".embeddings." in example else door)
 
     assert printed.strip()
 
 
 async def run(example: str, door: Door) -> str:
-    program = example.replace("http://127.0.0.1:8080", door.url).replace('"smollm2"', '"chat"')
+    program = (
+        example.replace("http://127.0.0.1:8080", door.url).replace('"smollm2"', '"chat"').replace('"minilm"', '"embed"')
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
