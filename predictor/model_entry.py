@@ -103,7 +103,6 @@ class Entry:
     loading: Loading | None = None
     retry: asyncio.Task[None] | None = None
     known_bytes: int = 0
-    num_failures: int = 0
     failure: str = ""
     is_unloaded: bool = False
     is_unloading: bool = False

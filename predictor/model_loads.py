@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from mesh.errors import Internal, MeshError, ModelNotReady, ModelTooLarge, Overloaded, Unavailable
+from mesh.errors import Internal, MeshError, ModelNotReady, ModelTooLarge, Unavailable
 from mesh.logs import get_logger
 from mesh.retry import Backoff
 from predictor.loader import LoadedModel, MakeRoom, ModelSpec
 from predictor.model_entry import Entry, Loading, Resident
-from predictor.model_memory import ModelMemory
+from predictor.model_memory import ModelMemory, NoRoom
 from predictor.residency import Slot
 from predictor.runtimes.base import OnHealth
 
@@ -143,21 +143,18 @@ class ModelLoads:
         except asyncio.CancelledError:
             loading.error = ModelNotReady(f"the load of model '{entry.spec.name}' was stopped")
             raise
-        except Overloaded as error:  # no room now: says nothing about the model
+        except NoRoom as error:
             loading.error = error
             if entry.failure:
                 self._retry_later(entry)
-        except ModelTooLarge as error:  # and will be the next time
-            self._failed(entry, loading, error, error.message)
         except MeshError as error:
+            log.error("model_failed", model=entry.spec.name, version=entry.spec.version, error=error.message)
             self._failed(entry, loading, error, error.message)
-            self._retry_later(entry)
         except Exception as error:  # the top of a task: what went wrong is logged, and the other models go on
             log.error("model_failed", model=entry.spec.name, version=entry.spec.version, exc_info=error)
             internal = Internal(f"model '{entry.spec.name}' failed to load unexpectedly; the logs have it")
             internal.__cause__ = error
             self._failed(entry, loading, internal, "an unexpected failure; the logs have it")
-            self._retry_later(entry)
         else:
             entry.counts.load_s += seconds
             log.info("model_loaded", model=entry.spec.name, version=entry.spec.version, seconds=round(seconds, 3))
@@ -174,7 +171,7 @@ class ModelLoads:
 
         async def make_room(disk_bytes: int) -> None:
             if loading.is_abandoned:
-                raise Overloaded("nobody waits for the model any more")
+                raise NoRoom("nobody waits for the model any more")
             loading.slot = self.memory.want(entry.known_bytes or disk_bytes)
             await self.memory.wait_for(loading.slot)
 
@@ -208,16 +205,16 @@ class ModelLoads:
         return previous
 
     def _forget_failures(self, entry: Entry) -> None:
-        entry.failure, entry.num_failures = "", 0
+        entry.failure = ""
         self._backoffs.pop(entry, None)
 
     def _failed(self, entry: Entry, loading: Loading, error: MeshError, reason: str) -> None:
-        log.error("model_failed", model=entry.spec.name, version=entry.spec.version, error=reason)
         loading.error = error
         entry.failure = reason
-        entry.num_failures += 1
         entry.is_unloaded = False
         entry.counts.failed += 1
+        if not isinstance(error, ModelTooLarge):  # which it will be the next time, too
+            self._retry_later(entry)
 
     def _retry_later(self, entry: Entry) -> None:
         if not entry.is_on_demand or entry.resident is not None or self._is_closed:

@@ -17,6 +17,10 @@ _MIB = 1024 * 1024
 Evict = Callable[[Slot], None]
 
 
+class NoRoom(Overloaded):
+    """Nothing could leave memory in time. Says nothing about the model that wanted in."""
+
+
 class ModelMemory:
     """`wait_s`: longest that a load waits for room."""
 
@@ -49,7 +53,7 @@ class ModelMemory:
         return slot
 
     async def wait_for(self, slot: Slot) -> None:
-        """Until the slot's room is free. Raises Overloaded when time is up; then, or when cancelled, it is given up."""
+        """Until the slot's room is free. Raises NoRoom when time is up; then, or when cancelled, it is given up."""
         start = self._starts[slot]
         if start.is_set():
             return
@@ -63,9 +67,9 @@ class ModelMemory:
             self.left(slot)
             raise
 
-    def no_room(self, slot: Slot, waited_s: float) -> Overloaded:
+    def no_room(self, slot: Slot, waited_s: float) -> NoRoom:
         """What is answered to those who waited in vain."""
-        return Overloaded(
+        return NoRoom(
             f"{mib(slot.size_bytes)} of memory did not become free within {waited_s:.3g} s: "
             f"all models in memory are in use, and the budget is {mib(self.budget_bytes)}"
         )

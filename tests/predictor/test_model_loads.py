@@ -255,6 +255,17 @@ async def test_a_failed_load_is_remembered_and_tried_again_by_itself() -> None:
     await repository.close()
 
 
+async def test_a_loader_that_is_overloaded_has_failed_and_is_not_out_of_room() -> None:
+    repository = await on_demand("a")
+    repository.loader.failures["a"] = Overloaded("64 models are tried; no more are at the same time")
+
+    with pytest.raises(ModelNotReady, match="model 'a' is unavailable: 64 models are tried"):
+        await use(repository, "a")
+
+    assert repository.state("a")[0] is ModelState.UNAVAILABLE
+    await repository.close()
+
+
 async def test_the_delay_grows_and_begins_anew_after_a_success() -> None:
     waits: list[tuple[float, float]] = []
 
