@@ -30,7 +30,7 @@ def model(
 ) -> onnx.ModelProto:
     sides = ([helper.make_tensor_value_info(*value) for value in side] for side in (inputs, outputs))
     graph = helper.make_graph(list(nodes), "graph", *sides, list(weights))
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("my.ops", 1)]
+    opsets = [helper.make_opsetid("", 19), helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("my.ops", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
