@@ -18,7 +18,8 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.use_local_subchannel_pool", 1),
     # A restarted replica has its old address: look for it soon, and go on looking soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Longest wait for a connection: a host that is busy needs its time to answer.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A peer that vanished without a word (a pulled cable, a frozen host) is noticed after a minute or so.
     ("grpc.keepalive_time_ms", 20_000),

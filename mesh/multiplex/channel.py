@@ -78,9 +78,9 @@ class MultiplexedChannel(grpc.aio.Channel):
                         yield deserialize(response)
                     return
                 except grpc.aio.AioRpcError:
-                    if not exchange.is_unimplemented:
+                    if not exchange.was_refused:
                         raise
-                    self._is_plain = True
+                    self._is_plain |= exchange.is_unimplemented
                 finally:
                     exchange.close_stream(stream)
             responses = plain(request, timeout)
@@ -109,9 +109,9 @@ class MultiplexedChannel(grpc.aio.Channel):
                 try:
                     return deserialize(await exchange.ask(method, content, timeout))
                 except grpc.aio.AioRpcError:
-                    if not exchange.is_unimplemented:
+                    if not exchange.was_refused:
                         raise
-                    self._is_plain = True
+                    self._is_plain |= exchange.is_unimplemented
             alone: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
             return deserialize(await alone(content, timeout=timeout))
 
@@ -208,11 +208,16 @@ class _Stream:
 
 
 class _Exchange:
-    """One Exchange with a peer. is_over: it takes no more calls. is_unimplemented: the peer does not serve it."""
+    """One Exchange with a peer.
+
+    is_over: it takes no more calls. is_unimplemented: the peer does not serve it. was_refused: that, or it broke before
+    the peer said a word; so it looks as well to who writes while the refusal is on its way.
+    """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.is_over = False
         self.is_unimplemented = False
+        self.was_refused = False
         self._call_ids = count(1)
         self._calls: dict[int, _Stream | _Reply] = {}
         self._deadlines = Deadlines(self._expire)
@@ -287,13 +292,17 @@ class _Exchange:
 
     async def _read(self) -> None:
         error = _error(grpc.StatusCode.UNAVAILABLE, "the peer ended its exchange of calls")
+        is_first = True
         try:
             async for response in self._responses:
+                is_first = False
                 for part in response.parts:
                     self._take(part)
         except grpc.aio.AioRpcError as failure:
+            is_broken = failure.code() in _BROKEN
             self.is_unimplemented = failure.code() is grpc.StatusCode.UNIMPLEMENTED
-            error = _of_a_peer_that_is_gone(failure) if failure.code() in _BROKEN else failure
+            self.was_refused = self.is_unimplemented or (is_broken and is_first)
+            error = _of_a_peer_that_is_gone(failure) if is_broken else failure
         except asyncio.CancelledError:
             error = _error(grpc.StatusCode.CANCELLED, "the channel was closed")
         finally:
