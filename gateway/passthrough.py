@@ -18,8 +18,9 @@ from google.protobuf.message import DecodeError, Message
 from gateway import wire
 from gateway.dataplane import Dataplane
 from gateway.exchange import Recorder
-from gateway.infer_stream import InferStream
+from gateway.infer_stream import GatewayRoute
 from mesh.errors import Internal, InvalidInput, MeshError
+from mesh.infer_stream import InferStream
 from mesh.oip import open_inference_pb2 as oip
 from mesh.v1 import language_model_pb2 as lm
 
@@ -122,7 +123,8 @@ class PassThrough(grpc.GenericRpcHandler):
     async def _stream_infer(self, requests: AsyncIterator[bytes], _context: Context) -> AsyncIterator[bytes]:
         with self._recorder.exchange(PROTOCOL, STREAM_INFER) as exchange:
             exchange.is_prediction = True
-            async with aclosing(InferStream(self._dataplane, STREAM_INFER, exchange).answers(requests)) as answers:
+            route = GatewayRoute(self._dataplane, STREAM_INFER, exchange)
+            async with aclosing(InferStream(route).answers(requests)) as answers:
                 async for answer in answers:
                     yield answer
 

@@ -15,6 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from mesh.errors import InvalidInput, MeshError, ModelNotFound, Unavailable
+from mesh.infer_stream import InferStream
 from mesh.model_index import SERVICE, ModelIndex, index_handlers
 from mesh.oip import open_inference_pb2 as oip
 from transformer.next_hops import NextHops
@@ -47,15 +48,24 @@ class InferProxy:
         return handle
 
     async def stream_infer(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """One request after the other, each to its own model; one that fails is answered, and the stream goes on."""
-        async for message in messages:
-            try:
-                answers = self._next_hops.stream_infer_bytes(model_name_of(message), message)
-                async with aclosing(answers):
-                    async for answer in answers:
-                        yield answer
-            except MeshError as error:
-                yield _failed(message, error).SerializeToString()
+        """Each message to its own model; one that has no way there is answered, and the stream goes on."""
+        async with aclosing(InferStream(TransformerRoute(self._next_hops)).answers(messages)) as answers:
+            async for answer in answers:
+                yield answer
+
+
+class TransformerRoute:
+    """The `mesh.infer_stream.Route` to the predictors."""
+
+    def __init__(self, next_hops: NextHops) -> None:
+        self._next_hops = next_hops
+        self.answers = next_hops.stream_infer_bytes
+
+    def model_of(self, message: bytes) -> str:
+        return self._next_hops.deployment(model_name_of(message)).name
+
+    def failure(self, message: bytes, error: MeshError) -> bytes:
+        return _failed(message, error).SerializeToString()
 
 
 def add_InferProxy_to_server(proxy: InferProxy, server: grpc.aio.Server) -> None:

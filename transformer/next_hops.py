@@ -11,6 +11,7 @@ from typing import Protocol
 import grpc.aio
 
 from mesh import context
+from mesh.infer_stream import Feed
 from mesh.pool import EndpointPool
 from mesh.v1 import explain_pb2
 from mesh.v1 import language_model_pb2 as lm
@@ -83,13 +84,12 @@ class NextHops:
 
         return await self._pool.unary(SERVICE_KIND_PREDICTOR, model_name, call)
 
-    def stream_infer_bytes(self, model_name: str, message: bytes) -> AsyncGenerator[bytes, None]:
-        """The answers to one request on a ModelStreamInfer of its own, as they are. To be closed as `generate`."""
-        self._pool.deployment(model_name)
+    def stream_infer_bytes(self, model_name: str, feed: Feed) -> AsyncGenerator[bytes, None]:
+        """The answers to the messages of `feed` on one ModelStreamInfer, as they are. To be closed as `generate`."""
 
         def call(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[bytes, bytes]:
             rpc: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(OIP + "ModelStreamInfer")
-            return rpc(iter((message,)), timeout=self._timeout_s())
+            return rpc(feed(), timeout=self._timeout_s())
 
         return self._pool.stream(SERVICE_KIND_PREDICTOR, model_name, call)
 

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway.infer_stream import MAX_MODELS
+from mesh.infer_stream import MAX_MODELS
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.gateway.conftest import Door

@@ -70,6 +70,7 @@ class EchoPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.describe_calls = 0
+        self.num_streams = 0
         self.description = lm.DescribeModelResponse(model_digest="d1", bos_token="<s>", eos_token="</s>")
         self.answered_digest = "d1"
         self.timeouts_s: list[float | None] = []
@@ -134,8 +135,9 @@ class EchoPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        self.num_streams += 1
         async for request in requests:
-            if request.id == "break":
+            if request.id == "die":
                 raise Internal("the model broke")
             for part in range(2):
                 response = oip.ModelInferResponse(model_name=request.model_name, id=f"{request.id}.{part}")

@@ -99,19 +99,39 @@ async def test_bytes_that_are_no_message_are_an_error_of_the_caller(rig: Any) ->
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_stream_goes_on_after_a_request_that_fails(rig: Any) -> None:
-    async def requests() -> AsyncIterator[oip.ModelInferRequest]:
-        for model_name, id_ in (("llm", "1"), ("ghost", "2"), ("llm", "break"), ("plain", "4")):
+async def answers_to(rig: Any, *requests: tuple[str, str]) -> list[oip.ModelStreamInferResponse]:
+    """To requests of (model name, id), on one stream."""
+
+    async def messages() -> AsyncIterator[oip.ModelInferRequest]:
+        for model_name, id_ in requests:
             yield oip.ModelInferRequest(model_name=model_name, id=id_)
 
     stub = GRPCInferenceServiceStub(rig.channel)
+    return [answer async for answer in stub.ModelStreamInfer(messages(), timeout=10)]
 
-    answers = [answer async for answer in stub.ModelStreamInfer(requests())]
 
-    assert [answer.infer_response.id for answer in answers] == ["1.0", "1.1", "2", "break", "4.0", "4.1"]
-    assert [bool(answer.error_message) for answer in answers] == [False, False, True, True, False, False]
-    assert "model 'ghost' is not deployed" in answers[2].error_message
-    assert answers[3].error_message == "the model broke"
+async def test_a_stream_goes_on_after_a_request_that_has_nowhere_to_go(rig: Any) -> None:
+    answers = await answers_to(rig, ("llm", "1"), ("ghost", "2"), ("away", "3"), ("llm", "4"), ("plain", "5"))
+
+    failed = {answer.infer_response.id: answer.error_message for answer in answers if answer.error_message}
+    assert failed.keys() == {"2", "3"}
+    assert "model 'ghost' is not deployed" in failed["2"]
+    assert "no ready predictor for 'away'" in failed["3"]
+    given = [answer.infer_response.id for answer in answers if not answer.error_message]
+    assert [id_ for id_ in given if id_ < "5"] == ["1.0", "1.1", "4.0", "4.1"]
+    assert sorted(given) == ["1.0", "1.1", "4.0", "4.1", "5.0", "5.1"]
+
+
+async def test_requests_for_one_model_share_one_stream(rig: Any) -> None:
+    answers = await answers_to(rig, *(("llm", str(number)) for number in range(50)))
+
+    assert [answer.infer_response.id for answer in answers[::2]] == [f"{number}.0" for number in range(50)]
+    assert rig.predictor.num_streams == 1
+
+
+async def test_a_predictor_that_breaks_a_stream_ends_it_with_its_error(rig: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="the model broke"):
+        await answers_to(rig, ("llm", "1"), ("llm", "die"), ("llm", "3"))
 
 
 def test_the_model_is_found_wherever_it_stands() -> None:
