@@ -240,11 +240,15 @@ def _check_tree(tree: Mapping[str, Any], num_features: int) -> None:
 def _iterations(booster: xgboost.Booster) -> tuple[int, int]:
     """The range of iterations that XGBClassifier and its like predict with; (0, 0) is all of them."""
     try:
-        return (0, int(booster.best_iteration) + 1)
+        best = int(booster.best_iteration)
     except AttributeError:
         return (0, 0)
     except ValueError as error:
         raise CorruptArtifact(f"the model's best_iteration is no number: {error}") from None
+    num_rounds = booster.num_boosted_rounds()
+    if not 0 <= best < num_rounds:
+        raise CorruptArtifact(f"the model's best_iteration is {best}; it has the iterations 0 to {num_rounds - 1}")
+    return (0, best + 1)
 
 
 def _softmax(margins: NDArray[np.float32]) -> NDArray[np.float32]:

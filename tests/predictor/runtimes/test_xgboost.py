@@ -252,7 +252,7 @@ def test_a_best_iteration_that_is_none_is_refused(tmp_path: Path, value: str) ->
     booster.set_attr(best_iteration=value)
     booster.save_model(tmp_path / "model.ubj")
 
-    with pytest.raises(CorruptArtifact):
+    with pytest.raises(CorruptArtifact, match="best_iteration"):
         try_booster(tmp_path / "model.ubj")
 
 
