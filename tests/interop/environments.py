@@ -87,7 +87,11 @@ def _install_perf_analyzer(folder: Path) -> None:
         # Without root: the package is unpacked here.
         if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
             raise CannotInstall("perf_analyzer needs libb64.so.0d; Debian has it in the package libb64-0d")
-        _run(["apt-get", "download", "libb64-0d"], folder)
+        try:
+            _run(["apt-get", "download", "libb64-0d"], folder)
+        except CannotInstall:  # a new machine has no lists of packages yet
+            _run(["apt-get", "update"])
+            _run(["apt-get", "download", "libb64-0d"], folder)
         _run(["sh", "-c", f"dpkg -x libb64-0d_*.deb {folder / 'system'}"], folder)
 
 
