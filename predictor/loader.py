@@ -146,6 +146,8 @@ class ModelLoader:
                 f"model format '{model_format}' needs the package '{error.name}', which is not installed; "
                 "install meshserve[predictor]"
             ) from error
+        except OSError as error:  # a package is there, and a library of the system that it needs is not
+            raise Unavailable(f"model format '{model_format}' cannot be served on this machine: {error}") from error
         return runtime
 
 

@@ -84,6 +84,9 @@ faults = {
     "has a compiler": any(map(shutil.which, ("cc", "gcc", "g++", "clang"))),
     "has torch": service != "predictor" and importlib.util.find_spec("torch") is not None,
 }
+if service == "predictor":
+    for library in ("lightgbm", "onnxruntime", "sklearn", "xgboost"):
+        importlib.import_module(library)  # each with the libraries of the system that it needs
 sys.exit("".join(f"{service} {fault}\n" for fault, is_there in faults.items() if is_there) or None)
 PYTHON
     done

@@ -104,6 +104,17 @@ async def test_a_missing_package_is_named(iris_folder: Path, tmp_path: Path) -> 
         await loader.load(iris(iris_folder), on_health)
 
 
+async def test_a_missing_library_of_the_system_is_named(
+    iris_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_openmp.py").write_text("raise OSError('libgomp.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    loader = ModelLoader(tmp_path, {"sklearn": "needs_openmp:Runtime"})
+
+    with pytest.raises(Unavailable, match="'sklearn' cannot be served on this machine: libgomp.so.1: cannot open"):
+        await loader.load(iris(iris_folder), on_health)
+
+
 async def test_a_runtime_that_fails_to_load_is_unloaded(iris_folder: Path, tmp_path: Path) -> None:
     loader = ModelLoader(tmp_path, {"sklearn": f"{__name__}:BrokenRuntime"})
     BrokenRuntime.made.clear()
