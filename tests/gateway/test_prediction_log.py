@@ -75,7 +75,7 @@ def test_full_queue_drops_and_counts_and_never_waits(tmp_path: Path) -> None:
     gate.set()
     log.close()
 
-    assert dropped >= 7
+    assert dropped >= 6  # at most two are being written, and two wait
     assert len(ids(tmp_path / "p.jsonl")) == 10 - dropped
 
 
