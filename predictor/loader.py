@@ -8,7 +8,6 @@ The log events `model_progress` (model, stage, done, total) are for people and f
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from mesh import plugins
 from mesh.errors import Unavailable
 from mesh.logs import LogSettings, get_logger
 from mesh.storage import FetchProgress, fetch
+from mesh.storage.disk import sha256_of
 from predictor.batching import Batcher
 from predictor.batching_options import BatchingOptions, split_options
 from predictor.runtimes.base import DecoupledRuntime, ModelArtifact, ModelMetadata, OnHealth, Runtime
@@ -116,7 +116,7 @@ class ModelLoader:
         path = await fetch(spec.storage_uri, sha256=spec.sha256, cache_dir=self._cache_dir, progress=fetched)
         digest = spec.sha256
         if digest is None:
-            digest = await asyncio.to_thread(artifact_digest, path)
+            digest = await asyncio.to_thread(sha256_of, path, lambda _: None)
         await make_room(await asyncio.to_thread(artifact_bytes, path))
         try:
             artifact = ModelArtifact(
@@ -172,18 +172,3 @@ def artifact_bytes(path: Path) -> int:
     """Bytes of a file, or of all files of a folder."""
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def artifact_digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, over the names and digests of its files in order."""
-    if path.is_file():
-        return _file_digest(path)
-    folder = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        folder.update(f"{file.relative_to(path).as_posix()}\0{_file_digest(file)}\n".encode())
-    return folder.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

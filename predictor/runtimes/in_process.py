@@ -17,26 +17,10 @@ from mesh.errors import InvalidInput
 from mesh.logs import get_logger
 from predictor.runtimes.base import Arrays, ModelArtifact, ModelMetadata, OnHealth, Progress, TensorSpec
 from predictor.runtimes.compute import ComputePool
+from predictor.runtimes.dtypes import DTYPES
 from predictor.runtimes.options import read_options
 
 log = get_logger(__name__)
-
-_DTYPES: dict[str, str] = {
-    "BOOL": "?",
-    "UINT8": "<u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "<i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "BF16": "<f4",  # as everywhere: numpy has no bfloat16, so arrays of it are float32
-    "FP32": "<f4",
-    "FP64": "<f8",
-    "BYTES": "O",
-}
 
 
 class OpenModel(Protocol):
@@ -134,14 +118,14 @@ class InProcessRuntime(ABC):
 
 def blank(spec: TensorSpec) -> NDArray[Any]:
     """One row of zeros or empty texts; every dimension of any size is 1."""
-    array = np.zeros([abs(size) for size in spec.shape], dtype=_DTYPES[spec.datatype])
+    array = np.zeros([abs(size) for size in spec.shape], dtype=DTYPES[spec.datatype])
     if spec.datatype == "BYTES":
         array[...] = b""
     return array
 
 
 def _empty(spec: TensorSpec) -> NDArray[Any]:
-    return np.empty([0, *(max(size, 0) for size in spec.shape[1:])], dtype=_DTYPES[spec.datatype])
+    return np.empty([0, *(max(size, 0) for size in spec.shape[1:])], dtype=DTYPES[spec.datatype])
 
 
 def as_bytes(values: Iterable[Any]) -> NDArray[Any]:

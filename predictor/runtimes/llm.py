@@ -18,6 +18,7 @@ import numpy as np
 from mesh.context import current, new_request_id
 from mesh.errors import InvalidInput, Overloaded
 from mesh.logs import get_logger
+from mesh.storage.disk import size_of
 from predictor.llm.client import EngineClient
 from predictor.llm.factory import PRODUCT_MODEL, make_guides
 from predictor.llm.guide import GuideSpec
@@ -118,7 +119,7 @@ class LlmRuntime:
 
     async def load(self, artifact: ModelArtifact, progress: Progress, on_health: OnHealth) -> None:
         self._settings = engine_settings(artifact)
-        self._weight_bytes = await asyncio.to_thread(_size_bytes, artifact.path)
+        self._weight_bytes = await asyncio.to_thread(size_of, artifact.path)
         progress("tokenizer", 0, 1)
         self._tokenizer = await asyncio.to_thread(self._read_tokenizer, artifact.path)
         self._guides = await asyncio.to_thread(self._make_guides, self._tokenizer)
@@ -279,13 +280,6 @@ class LlmRuntime:
     def _loaded(self) -> tuple[EngineClient, Tokenizer]:
         assert self._engine is not None and self._tokenizer is not None, "load() comes first"
         return self._engine, self._tokenizer
-
-
-def _size_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _text(inputs: Arrays, name: str) -> str:

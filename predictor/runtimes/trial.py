@@ -19,6 +19,7 @@ from threading import Lock
 
 from mesh.errors import CorruptArtifact, Unavailable
 from mesh.logs import get_logger
+from mesh.storage.disk import size_of
 
 log = get_logger(__name__)
 
@@ -52,7 +53,7 @@ async def try_loading(reader: str, path: Path, limits: TrialLimits | None = None
     machine has no room for a process now.
     """
     limits = limits or TrialLimits()
-    size_bytes = await asyncio.to_thread(_size_bytes, path)
+    size_bytes = await asyncio.to_thread(lambda: size_of(path) if path.exists() else 0)
     cpu_s = limits.cpu_s_for(size_bytes)
     worker = _Worker(reader, path, limits.memory_for(size_bytes), cpu_s)
     try:
@@ -129,9 +130,3 @@ def _verdict(path: Path, status: int, answer: bytes, cpu_s: int) -> int:
 
 def _end_of(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-
-
-def _size_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder. 0 for what is not there."""
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())

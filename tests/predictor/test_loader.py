@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from mesh.errors import CorruptArtifact, MeshError, NotFound, Unavailable
-from predictor.loader import ModelLoader, ModelSpec, ProgressLog, artifact_digest
+from mesh.storage.disk import sha256_of
+from predictor.loader import ModelLoader, ModelSpec, ProgressLog
 from predictor.runtimes import RUNTIMES
 from predictor.runtimes.base import ModelArtifact, OnHealth, Progress
 from tests.predictor.fake_runtime import IdentityRuntime
@@ -42,7 +43,7 @@ async def test_a_loaded_model_answers_and_knows_its_digest(iris_folder: Path, tm
     answer = await model.runtime.infer({"input": np.array([[5.1, 3.5, 1.4, 0.2]])})
 
     assert answer["label"].tolist() == [0]
-    assert model.digest == artifact_digest(iris_folder)
+    assert model.digest == sha256_of(iris_folder, lambda _: None)
     assert model.metadata.platform == "sklearn_skops"
     await model.runtime.unload()
 
@@ -123,19 +124,6 @@ async def test_a_runtime_that_fails_to_load_is_unloaded(iris_folder: Path, tmp_p
         await loader.load(iris(iris_folder), on_health)
 
     assert [runtime.is_unloaded for runtime in BrokenRuntime.made] == [True]
-
-
-def test_a_folder_s_digest_follows_names_and_contents(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("1")
-    (tmp_path / "b").write_text("2")
-    first = artifact_digest(tmp_path)
-
-    (tmp_path / "b").rename(tmp_path / "c")
-    renamed = artifact_digest(tmp_path)
-    (tmp_path / "c").write_text("3")
-
-    assert len({first, renamed, artifact_digest(tmp_path)}) == 3
-    assert artifact_digest(tmp_path / "a") == hashlib.sha256(b"1").hexdigest()
 
 
 def test_progress_is_logged_at_most_four_times_a_second_and_always_at_the_end() -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from predictor.runtimes.dtypes import DTYPES
+
 # Elements of any datatype of the protocol; the datatype's name says which.
 Array = NDArray[Any]
 
@@ -30,27 +32,6 @@ _ALIGNMENT = 64
 # Frames up to this size are sent in one piece: a copy costs less than another system call.
 _JOINED_BYTES = 1 << 16
 _LENGTH = struct.Struct("<I")
-
-# As mesh.tensors has them, which brings the protocol's messages with it: BF16 is widened to float32.
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    name: np.dtype(code)
-    for name, code in {
-        "BOOL": "?",
-        "UINT8": "<u1",
-        "UINT16": "<u2",
-        "UINT32": "<u4",
-        "UINT64": "<u8",
-        "INT8": "<i1",
-        "INT16": "<i2",
-        "INT32": "<i4",
-        "INT64": "<i8",
-        "FP16": "<f2",
-        "BF16": "<f4",
-        "FP32": "<f4",
-        "FP64": "<f8",
-        "BYTES": "O",
-    }.items()
-}
 
 
 class FrameError(ValueError):

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from predictor.runtimes.python.frames import DTYPES, NamedArray
+from predictor.runtimes.dtypes import DTYPES
+from predictor.runtimes.python.frames import NamedArray
 
 DEFAULT_MODULE = "model"
 OPTIONAL = "optional"

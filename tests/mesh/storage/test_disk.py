@@ -39,6 +39,19 @@ def test_folder_has_the_digest_of_its_names_and_files(tmp_path: Path) -> None:
     assert counted == sorted(counted)
 
 
+def test_a_folder_s_digest_follows_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("2")
+    first = sha256_of(tmp_path, lambda _: None)
+
+    (tmp_path / "b").rename(tmp_path / "c")
+    renamed = sha256_of(tmp_path, lambda _: None)
+    (tmp_path / "c").write_text("3")
+
+    assert len({first, renamed, sha256_of(tmp_path, lambda _: None)}) == 3
+    assert sha256_of(tmp_path / "a", lambda _: None) == hashlib.sha256(b"1").hexdigest()
+
+
 def test_copy_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "copy").write_bytes(b"mine")
 
