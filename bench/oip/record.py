@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
-
-from bench.machine import Machine
 from bench.oip.contender import Contender
+from bench.run_record import BaseRunRecord, Frozen
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ContenderRecord(_Frozen):
+class ContenderRecord(Frozen):
     """As bench.oip.contender has it, without what can be called."""
 
     name: str
@@ -28,7 +20,7 @@ class ContenderRecord(_Frozen):
         return cls(**{name: getattr(contender, name) for name in cls.model_fields})
 
 
-class Point(_Frozen):
+class Point(Frozen):
     """One workload, run once against one contender.
 
     cpu_us: microseconds of user and system time a request, by process. peak_mb: most resident memory while it ran, by
@@ -52,25 +44,8 @@ class Point(_Frozen):
         return sum(self.cpu_us.values())
 
 
-class RunRecord(_Frozen):
-    """One run of the benchmark. date: UTC, ISO 8601. failures: contenders that did not start, and why."""
+class RunRecord(BaseRunRecord):
+    """One run of the benchmark."""
 
-    date: str
-    commit: str
-    machine: Machine
-    rounds: int
-    share: float = 1.0
     contenders: tuple[ContenderRecord, ...] = ()
-    workloads: tuple[str, ...] = ()
     points: tuple[Point, ...] = ()
-    failures: tuple[str, ...] = ()
-
-    def write(self, path: Path) -> None:
-        """Replace the file at `path`; makes its folder."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> RunRecord:
-        """What `write` wrote. Raises OSError, or ValueError for a file that is none."""
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
