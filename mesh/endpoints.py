@@ -15,25 +15,53 @@ from typing import TypeAlias
 import grpc.aio
 
 from mesh.balancing.ejection import Outlier
+from mesh.load_report import LoadReport
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica, ServiceKind
 from mesh.view import MeshView
 
 Kind: TypeAlias = "ServiceKind.ValueType"
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a call is for: a service, and for predictors a model. An empty version means any."""
+
+    kind: Kind
+    deployment: str
+    version: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """One replica as this process sees it. in_flight: calls dispatched to it that have not ended."""
+    """One replica as this process sees it.
+
+    in_flight: calls dispatched to it that have not ended. dispatched_work: what they cost together. report: what it
+    last said of its load, and own_work_then: what of that was this process's. left: set when the view lost it.
+    """
 
     replica: Replica
     channel: grpc.aio.Channel
     in_flight: int = 0
+    dispatched_work: float = 0.0
+    report: LoadReport | None = None
+    own_work_then: float = 0.0
     outlier: Outlier = field(default_factory=Outlier)
-    has_left: bool = False
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def id(self) -> str:
         return self.replica.id
+
+    @property
+    def load(self) -> float:
+        """What this process dispatched, and what others had there when it last reported."""
+        if self.report is None:
+            return self.dispatched_work
+        return self.dispatched_work + max(0.0, self.report.work - self.own_work_then)
+
+    def reported(self, report: LoadReport) -> None:
+        """Take in what the replica says of its load."""
+        self.report, self.own_work_then = report, self.dispatched_work
 
 
 class EndpointSet:
@@ -46,16 +74,16 @@ class EndpointSet:
         self._present: dict[tuple[str, str], Endpoint] = {}  # by replica id and address
         self._leaving: set[Endpoint] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self._serving: dict[tuple[Kind, str], Sequence[Endpoint]] = {}
+        self._serving: dict[Target, Sequence[Endpoint]] = {}
 
-    def serving(self, kind: Kind, deployment_name: str) -> Sequence[Endpoint]:
-        """The endpoints that can take a request of the deployment; O(1) while the view stays the same."""
+    def serving(self, target: Target) -> Sequence[Endpoint]:
+        """The endpoints that can take a request of the target; O(1) while the view stays the same."""
         self._follow_view()
-        found = self._serving.get((kind, deployment_name))
+        found = self._serving.get(target)
         if found is None:
-            found = [end for end in self._present.values() if _serves(end.replica, kind, deployment_name)]
+            found = [endpoint for endpoint in self._present.values() if _serves(endpoint.replica, target)]
             if found:  # a name that nobody serves may be a stranger's: never kept
-                self._serving[kind, deployment_name] = found
+                self._serving[target] = found
         return found
 
     def of_kind(self, kind: Kind) -> list[Replica]:
@@ -64,14 +92,17 @@ class EndpointSet:
         return [endpoint.replica for endpoint in self._present.values() if endpoint.replica.kind == kind]
 
     @contextmanager
-    def dispatched(self, endpoint: Endpoint) -> Iterator[None]:
+    def dispatched(self, endpoint: Endpoint, cost: float) -> Iterator[None]:
         """Count a call as in flight while the block runs."""
         endpoint.in_flight += 1
+        endpoint.dispatched_work += cost
         try:
             yield
         finally:
             endpoint.in_flight -= 1
-            if endpoint.has_left and endpoint.in_flight == 0:
+            # Sums of floats drift: nothing in flight is no work.
+            endpoint.dispatched_work = endpoint.dispatched_work - cost if endpoint.in_flight else 0.0
+            if endpoint.left.is_set() and endpoint.in_flight == 0:
                 self._leaving.discard(endpoint)
                 self._close_soon(endpoint)
 
@@ -94,7 +125,7 @@ class EndpointSet:
             endpoint.replica = replica
             self._present[key] = endpoint
         for endpoint in before.values():
-            endpoint.has_left = True
+            endpoint.left.set()
             if endpoint.in_flight:
                 self._leaving.add(endpoint)
             else:
@@ -106,7 +137,10 @@ class EndpointSet:
         task.add_done_callback(self._closing.discard)
 
 
-def _serves(replica: Replica, kind: Kind, deployment_name: str) -> bool:
-    if replica.kind != kind:
+def _serves(replica: Replica, target: Target) -> bool:
+    if replica.kind != target.kind:
         return False
-    return kind != SERVICE_KIND_PREDICTOR or any(m.name == deployment_name and m.ready for m in replica.models)
+    return target.kind != SERVICE_KIND_PREDICTOR or any(
+        model.ready and model.name == target.deployment and target.version in ("", model.version)
+        for model in replica.models
+    )

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mesh", "gateway", "transformer", "predictor", "explainer", "registry", "cli", "deploy", "examples")
-GENERATED = (ROOT / "mesh" / "oip", ROOT / "mesh" / "v1")
+GENERATED = (ROOT / "mesh" / "oip", ROOT / "mesh" / "orca", ROOT / "mesh" / "v1")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}

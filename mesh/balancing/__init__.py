@@ -1,13 +1,14 @@
 """Which replica gets the next request: one small pure policy per file, chosen by name.
 
-A policy sees candidates and picks one of them. It knows no channel and no clock; what it must remember it keeps itself,
-one policy object per service and deployment.
+A policy sees candidates and what is known of the request, and picks one of them. It knows no channel and no clock; what
+it must remember it keeps itself, bounded, one policy object per service and deployment.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 from mesh import plugins
@@ -17,6 +18,23 @@ POLICIES: dict[str, str] = {
     "least_loaded": "mesh.balancing.least_loaded:LeastLoaded",
     "round_robin": "mesh.balancing.round_robin:RoundRobin",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a policy may know of a request.
+
+    prefix: chained hashes of the blocks of its text, the first block's first: equal hashes mean that all text up to
+    there is equal. Empty: nothing to share. key: requests of one key belong on one replica. Empty: of none. cost: how
+    much work it is beside others of its deployment; in tokens for text, 1 for tensors.
+    """
+
+    prefix: Sequence[int] = ()
+    key: str = ""
+    cost: float = 1.0
+
+
+ANY = Request()
 
 
 class Candidate(Protocol):
@@ -30,12 +48,22 @@ class Candidate(Protocol):
     def in_flight(self) -> int:
         """Requests that this process dispatched to it and that have not ended."""
 
+    @property
+    def load(self) -> float:
+        """Work that waits or runs there, as far as it is known, in the unit of `Request.cost`.
+
+        At least what this process dispatched itself: a replica cannot draw traffic by reporting less.
+        """
+
 
 class Policy(Protocol):
     """A way to choose."""
 
-    def pick(self, candidates: Sequence[Candidate]) -> int:
-        """The index of the chosen one; there is at least one. Never blocks, never raises."""
+    def pick(self, candidates: Sequence[Candidate], request: Request) -> int:
+        """The index of the chosen one; there is at least one. Never blocks, never raises. The request goes there."""
+
+    def retain(self, ids: Set[str]) -> None:
+        """Forget what is remembered of replicas other than these."""
 
 
 def make_policy(name: str, rng: random.Random) -> Policy:

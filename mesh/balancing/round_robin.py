@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
-from mesh.balancing import Candidate
+from mesh.balancing import Candidate, Request
 
 
 class RoundRobin:
@@ -14,6 +14,9 @@ class RoundRobin:
     def __init__(self, rng: random.Random) -> None:
         self._turn = rng.randrange(1 << 16)
 
-    def pick(self, candidates: Sequence[Candidate]) -> int:
+    def pick(self, candidates: Sequence[Candidate], request: Request) -> int:
         self._turn += 1
         return self._turn % len(candidates)
+
+    def retain(self, ids: Set[str]) -> None:
+        pass

@@ -401,6 +401,7 @@ class GenerateRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     ECHO_FIELD_NUMBER: _builtins.int
+    REPEAT_CONTINUED_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model (at the gateway: of the deployment)."""
     model_version: _builtins.str
@@ -413,6 +414,10 @@ class GenerateRequest(_message.Message):
     """Requests share cached prefixes only with requests of the same salt. Default: shared with all."""
     echo: _builtins.bool
     """Report the prompt, as text and tokens, in GenerationStart."""
+    repeat_continued: _builtins.bool
+    """With continue_from: first repeat what was said of those tokens, as text and tokens, as if they had just been
+    generated. For hops that must read the output from its beginning.
+    """
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
         """Tokens, as they are."""
@@ -444,10 +449,11 @@ class GenerateRequest(_message.Message):
         priority: _builtins.int = ...,
         cache_salt: _builtins.str = ...,
         echo: _builtins.bool = ...,
+        repeat_continued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "prompt", b"prompt", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "continue_from", b"continue_from", "echo", b"echo", "messages", b"messages", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "continue_from", b"continue_from", "echo", b"echo", "messages", b"messages", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "prompt", b"prompt", "repeat_continued", b"repeat_continued", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["text", "token_ids", "messages"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015

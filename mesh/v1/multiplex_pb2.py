@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/v1/multiplex.proto\x12\x07mesh.v1\")\n\nCallHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x88\x01\n\x08OpenCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12$\n\x07headers\x18\x04 \x03(\x0b\x32\x13.mesh.v1.CallHeader\x12\x16\n\ttimeout_s\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_timeout_s\"4\n\nCallCredit\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x15\n\rnum_responses\x18\x02 \x01(\r\"m\n\x0f\x45xchangeRequest\x12!\n\x06opened\x18\x01 \x03(\x0b\x32\x11.mesh.v1.OpenCall\x12$\n\x07\x63redits\x18\x02 \x03(\x0b\x32\x13.mesh.v1.CallCredit\x12\x11\n\tcancelled\x18\x03 \x03(\x04\"R\n\nCallStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\t\x12%\n\x08trailers\x18\x03 \x03(\x0b\x32\x13.mesh.v1.CallHeader\"o\n\x08\x43\x61llPart\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x12%\n\x06status\x18\x03 \x01(\x0b\x32\x13.mesh.v1.CallStatusH\x00\x12\x0f\n\x07is_last\x18\x04 \x01(\x08\x42\x06\n\x04kind\"4\n\x10\x45xchangeResponse\x12 \n\x05parts\x18\x01 \x03(\x0b\x32\x11.mesh.v1.CallPart2W\n\x10MultiplexService\x12\x43\n\x08\x45xchange\x12\x18.mesh.v1.ExchangeRequest\x1a\x19.mesh.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/v1/multiplex.proto\x12\x07mesh.v1\")\n\nCallHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x88\x01\n\x08OpenCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12$\n\x07headers\x18\x04 \x03(\x0b\x32\x13.mesh.v1.CallHeader\x12\x16\n\ttimeout_s\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_timeout_s\"4\n\nCallCredit\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x15\n\rnum_responses\x18\x02 \x01(\r\"{\n\x0f\x45xchangeRequest\x12!\n\x06opened\x18\x01 \x03(\x0b\x32\x11.mesh.v1.OpenCall\x12$\n\x07\x63redits\x18\x02 \x03(\x0b\x32\x13.mesh.v1.CallCredit\x12\x11\n\tcancelled\x18\x03 \x03(\x04\x12\x0c\n\x04ping\x18\x04 \x01(\x04\"R\n\nCallStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\t\x12%\n\x08trailers\x18\x03 \x03(\x0b\x32\x13.mesh.v1.CallHeader\"o\n\x08\x43\x61llPart\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x12%\n\x06status\x18\x03 \x01(\x0b\x32\x13.mesh.v1.CallStatusH\x00\x12\x0f\n\x07is_last\x18\x04 \x01(\x08\x42\x06\n\x04kind\"W\n\x10\x45xchangeResponse\x12 \n\x05parts\x18\x01 \x03(\x0b\x32\x11.mesh.v1.CallPart\x12\x0c\n\x04pong\x18\x02 \x01(\x04\x12\x13\n\x0bload_report\x18\x03 \x01(\x0c\x32W\n\x10MultiplexService\x12\x43\n\x08\x45xchange\x12\x18.mesh.v1.ExchangeRequest\x1a\x19.mesh.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLCREDIT']._serialized_start=218
   _globals['_CALLCREDIT']._serialized_end=270
   _globals['_EXCHANGEREQUEST']._serialized_start=272
-  _globals['_EXCHANGEREQUEST']._serialized_end=381
-  _globals['_CALLSTATUS']._serialized_start=383
-  _globals['_CALLSTATUS']._serialized_end=465
-  _globals['_CALLPART']._serialized_start=467
-  _globals['_CALLPART']._serialized_end=578
-  _globals['_EXCHANGERESPONSE']._serialized_start=580
-  _globals['_EXCHANGERESPONSE']._serialized_end=632
-  _globals['_MULTIPLEXSERVICE']._serialized_start=634
-  _globals['_MULTIPLEXSERVICE']._serialized_end=721
+  _globals['_EXCHANGEREQUEST']._serialized_end=395
+  _globals['_CALLSTATUS']._serialized_start=397
+  _globals['_CALLSTATUS']._serialized_end=479
+  _globals['_CALLPART']._serialized_start=481
+  _globals['_CALLPART']._serialized_end=592
+  _globals['_EXCHANGERESPONSE']._serialized_start=594
+  _globals['_EXCHANGERESPONSE']._serialized_end=681
+  _globals['_MULTIPLEXSERVICE']._serialized_start=683
+  _globals['_MULTIPLEXSERVICE']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

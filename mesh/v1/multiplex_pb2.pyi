@@ -119,6 +119,9 @@ class ExchangeRequest(_message.Message):
     OPENED_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    PING_FIELD_NUMBER: _builtins.int
+    ping: _builtins.int
+    """Not 0: to be answered with the same number, however busy the calls are."""
     @_builtins.property
     def opened(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenCall]:
         """Calls to start."""
@@ -137,10 +140,11 @@ class ExchangeRequest(_message.Message):
         opened: _abc.Iterable[Global___OpenCall] | None = ...,
         credits: _abc.Iterable[Global___CallCredit] | None = ...,
         cancelled: _abc.Iterable[_builtins.int] | None = ...,
+        ping: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "credits", b"credits", "opened", b"opened"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "credits", b"credits", "opened", b"opened", "ping", b"ping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,6 +225,12 @@ class ExchangeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTS_FIELD_NUMBER: _builtins.int
+    PONG_FIELD_NUMBER: _builtins.int
+    LOAD_REPORT_FIELD_NUMBER: _builtins.int
+    pong: _builtins.int
+    """Not 0: the answer to a ping."""
+    load_report: _builtins.bytes
+    """The load of the replica as of now, an xds.data.orca.v3.OrcaLoadReport, serialized; empty: as last said."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallPart]:
         """In the order in which they became ready; those of one call in its own order."""
@@ -229,10 +239,12 @@ class ExchangeResponse(_message.Message):
         self,
         *,
         parts: _abc.Iterable[Global___CallPart] | None = ...,
+        pong: _builtins.int = ...,
+        load_report: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_report", b"load_report", "parts", b"parts", "pong", b"pong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

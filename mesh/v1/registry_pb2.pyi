@@ -377,6 +377,132 @@ class PredictorSpec(_message.Message):
 Global___PredictorSpec: _TypeAlias = PredictorSpec  # noqa: Y015
 
 @_typing.final
+class Canary(_message.Message):
+    """A share of the requests that name no version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """The version that gets the share: one of the deployment's."""
+    percent: _builtins.int
+    """Percent of the requests, 0..100."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "percent", b"percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canary: _TypeAlias = Canary  # noqa: Y015
+
+@_typing.final
+class RouteRule(_message.Message):
+    """Requests that go to one version whatever the canary says: the first rule that matches decides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    header: _builtins.str
+    """Name of a request header or gRPC metadata entry, in lower case."""
+    value: _builtins.str
+    """The header's whole value; empty means any."""
+    model_version: _builtins.str
+    """The version that they get: one of the deployment's."""
+    def __init__(
+        self,
+        *,
+        header: _builtins.str = ...,
+        value: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "model_version", b"model_version", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteRule: _TypeAlias = RouteRule  # noqa: Y015
+
+@_typing.final
+class Mirror(_message.Message):
+    """Copies of requests for another version, whose answers are compared and recorded, and never returned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """The version that gets the copies: one of the deployment's."""
+    percent: _builtins.int
+    """Percent of the requests that are copied, 0..100."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "percent", b"percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mirror: _TypeAlias = Mirror  # noqa: Y015
+
+@_typing.final
+class TrafficSpec(_message.Message):
+    """Where requests go that name no version. Not set: to the deployed version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANARY_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    STICKY_HEADER_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    sticky_header: _builtins.str
+    """Name of the header whose value keeps requests on one version: a session, a user. Empty: each request is for itself."""
+    fallback: _builtins.str
+    """Name of the deployment that answers when no replica of this one can. Empty: none. Its own fallback is not followed."""
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """A share for another version. Not set: none."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteRule]:
+        """Checked before the canary, in order. At most 64."""
+
+    @_builtins.property
+    def mirror(self) -> Global___Mirror:
+        """Not set: nothing is copied."""
+
+    def __init__(
+        self,
+        *,
+        canary: Global___Canary | None = ...,
+        rules: _abc.Iterable[Global___RouteRule] | None = ...,
+        sticky_header: _builtins.str = ...,
+        mirror: Global___Mirror | None = ...,
+        fallback: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "mirror", b"mirror"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "fallback", b"fallback", "mirror", b"mirror", "rules", b"rules", "sticky_header", b"sticky_header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficSpec: _TypeAlias = TrafficSpec  # noqa: Y015
+
+@_typing.final
 class Deployment(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -406,6 +532,7 @@ class Deployment(_message.Message):
     TRANSFORMER_FIELD_NUMBER: _builtins.int
     EXPLAINER_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name that clients use as the model's name."""
     generation: _builtins.int
@@ -426,6 +553,10 @@ class Deployment(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels."""
 
+    @_builtins.property
+    def traffic(self) -> Global___TrafficSpec:
+        """How requests are divided among versions."""
+
     def __init__(
         self,
         *,
@@ -435,10 +566,11 @@ class Deployment(_message.Message):
         transformer: Global___TransformerSpec | None = ...,
         explainer: Global___ExplainerSpec | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        traffic: Global___TrafficSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["explainer", b"explainer", "predictor", b"predictor", "transformer", b"transformer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explainer", b"explainer", "predictor", b"predictor", "traffic", b"traffic", "transformer", b"transformer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explainer", b"explainer", "generation", b"generation", "labels", b"labels", "name", b"name", "predictor", b"predictor", "transformer", b"transformer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explainer", b"explainer", "generation", b"generation", "labels", b"labels", "name", b"name", "predictor", b"predictor", "traffic", b"traffic", "transformer", b"transformer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.endpoints import Endpoint, EndpointSet
+from mesh.endpoints import Endpoint, EndpointSet, Target
 from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, SERVICE_KIND_PREDICTOR, Replica, ServedModel
 from mesh.view import MeshView
 
@@ -64,15 +64,15 @@ async def _account(steps: list[tuple[str, Any]]) -> None:
     for kind, value in steps:
         if kind == "view":
             current[0] = view_of(*value)
-        elif kind == "dispatch" and (candidates := endpoints.serving(SERVICE_KIND_PREDICTOR, "iris")):
+        elif kind == "dispatch" and (candidates := endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))):
             endpoint = candidates[value % len(candidates)]
             stack = ExitStack()
-            stack.enter_context(endpoints.dispatched(endpoint))
+            stack.enter_context(endpoints.dispatched(endpoint, 1.0))
             running.append((endpoint, stack))
         elif kind == "release" and running:
             running.pop(value % len(running))[1].close()
 
-        present = endpoints.serving(SERVICE_KIND_PREDICTOR, "iris")
+        present = endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
         await asyncio.sleep(0)
         assert {endpoint.id for endpoint in present} == set(current[0].replicas)
         for endpoint in {*present, *(endpoint for endpoint, _ in running)}:
@@ -89,12 +89,12 @@ async def _account(steps: list[tuple[str, Any]]) -> None:
 async def test_same_id_at_another_address_is_another_endpoint() -> None:
     current = [MeshView(replicas={"r1": predictor("r1", "h:1")})]
     endpoints = EndpointSet(lambda: current[0], lambda address: Channel(address))  # type: ignore[arg-type, return-value]
-    [first] = endpoints.serving(SERVICE_KIND_PREDICTOR, "iris")
+    [first] = endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
     current[0] = MeshView(replicas={"r1": predictor("r1", "h:2")})
-    [second] = endpoints.serving(SERVICE_KIND_PREDICTOR, "iris")
+    [second] = endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
 
     assert first is not second
-    assert first.has_left
+    assert first.left.is_set()
 
 
 async def test_only_predictors_must_hold_the_model() -> None:
@@ -102,6 +102,6 @@ async def test_only_predictors_must_hold_the_model() -> None:
     endpoints = EndpointSet(lambda: view, lambda address: Channel(address))  # type: ignore[arg-type, return-value]
     view = MeshView(replicas=replicas)
 
-    assert [end.id for end in endpoints.serving(SERVICE_KIND_PREDICTOR, "iris")] == ["r1"]
-    assert endpoints.serving(SERVICE_KIND_PREDICTOR, "other") == []
-    assert [end.id for end in endpoints.serving(SERVICE_KIND_EXPLAINER, "other")] == ["e1"]
+    assert [end.id for end in endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))] == ["r1"]
+    assert endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "other")) == []
+    assert [end.id for end in endpoints.serving(Target(SERVICE_KIND_EXPLAINER, "other"))] == ["e1"]

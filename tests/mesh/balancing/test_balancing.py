@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.balancing import POLICIES, make_policy
+from mesh.balancing import ANY, POLICIES, make_policy
 from mesh.balancing.ejection import LONGEST_EJECTION_S, Outlier, admitted
 from mesh.balancing.least_loaded import LeastLoaded
 from mesh.balancing.round_robin import RoundRobin
@@ -23,6 +23,10 @@ class Replica:
     in_flight: int = 0
     outlier: Outlier = field(default_factory=Outlier)
 
+    @property
+    def load(self) -> float:
+        return float(self.in_flight)
+
 
 def replicas(loads: list[int]) -> list[Replica]:
     return [Replica(f"r{number}", load) for number, load in enumerate(loads)]
@@ -33,13 +37,13 @@ def replicas(loads: list[int]) -> list[Replica]:
 def test_pick_is_always_a_candidate(name: str, loads: list[int], seed: int) -> None:
     policy = make_policy(name, random.Random(seed))
 
-    assert all(0 <= policy.pick(replicas(loads)) < len(loads) for _ in range(5))
+    assert all(0 <= policy.pick(replicas(loads), ANY) < len(loads) for _ in range(5))
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_candidate_gets_its_share_when_all_are_equal(name: str) -> None:
     policy = make_policy(name, random.Random(5))
-    counts = Counter(policy.pick(replicas([0] * 8)) for _ in range(8_000))
+    counts = Counter(policy.pick(replicas([0] * 8), ANY) for _ in range(8_000))
 
     assert all(800 <= counts[index] <= 1200 for index in range(8))
 
@@ -51,20 +55,20 @@ def test_unknown_policy_lists_the_known() -> None:
 
 @given(loads=st.lists(st.integers(0, 50), min_size=2, max_size=2, unique=True), seed=st.integers())
 def test_least_loaded_of_two_is_the_one_with_less(loads: list[int], seed: int) -> None:
-    assert LeastLoaded(random.Random(seed)).pick(replicas(loads)) == loads.index(min(loads))
+    assert LeastLoaded(random.Random(seed)).pick(replicas(loads), ANY) == loads.index(min(loads))
 
 
 @given(count=st.integers(2, 30), seed=st.integers())
 def test_least_loaded_never_picks_the_only_worst(count: int, seed: int) -> None:
     loads = [1] * (count - 1) + [2]
 
-    assert LeastLoaded(random.Random(seed)).pick(replicas(loads)) != count - 1
+    assert LeastLoaded(random.Random(seed)).pick(replicas(loads), ANY) != count - 1
 
 
 def test_least_loaded_keeps_a_burst_even() -> None:
     policy, held = LeastLoaded(random.Random(1)), replicas([0] * 10)
     for _ in range(10_000):
-        held[policy.pick(held)].in_flight += 1
+        held[policy.pick(held, ANY)].in_flight += 1
 
     # Two choices keep the maximum within ln ln n of the mean; one choice would be about 100 off here.
     assert max(replica.in_flight for replica in held) - 1000 <= 6
@@ -73,7 +77,7 @@ def test_least_loaded_keeps_a_burst_even() -> None:
 @given(count=st.integers(1, 20), turns=st.integers(1, 5), seed=st.integers())
 def test_round_robin_visits_all_equally(count: int, turns: int, seed: int) -> None:
     policy = RoundRobin(random.Random(seed))
-    counts = Counter(policy.pick(replicas([0] * count)) for _ in range(count * turns))
+    counts = Counter(policy.pick(replicas([0] * count), ANY) for _ in range(count * turns))
 
     assert set(counts.values()) == {turns}
 

@@ -1,0 +1,1 @@
+"""Generated from protos/mesh/orca; do not edit."""

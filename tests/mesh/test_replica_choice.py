@@ -1,0 +1,89 @@
+"""Which replica a call goes to, over real servers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mesh.errors import ModelNotReady, Unavailable
+from mesh.testing import eventually
+from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, Replica, ServedModel
+from tests.mesh.pool_rig import (
+    PREDICTOR,
+    Answering,
+    Source,
+    free_port_address,
+    live,
+    pool_over,
+    predictor,
+    serving,
+)
+
+
+async def test_no_replica_is_unavailable_with_a_sentence() -> None:
+    async with pool_over(Source()) as pool:
+        with pytest.raises(Unavailable, match="no ready predictor for 'iris'; 0 known"):
+            await pool.unary(PREDICTOR, "iris", live)
+
+
+async def test_loading_model_is_not_ready() -> None:
+    async with pool_over(Source(predictor("a", "127.0.0.1:1", ready=False))) as pool:
+        with pytest.raises(ModelNotReady, match="'iris' is not ready"):
+            await pool.unary(PREDICTOR, "iris", live)
+
+
+async def test_explainers_serve_every_deployment() -> None:
+    servicer = Answering()
+    async with serving(servicer) as [address]:
+        source = Source(Replica(id="e", kind=SERVICE_KIND_EXPLAINER, address=address))
+        async with pool_over(source) as pool:
+            assert (await pool.unary(SERVICE_KIND_EXPLAINER, "iris", live)).live
+
+
+async def test_refused_connection_goes_to_another_replica_and_ejects_the_first() -> None:
+    servicer = Answering()
+    metrics = CollectorRegistry()
+    async with serving(servicer) as [address]:
+        source = Source(predictor("dead", free_port_address()), predictor("alive", address))
+        async with pool_over(source, metrics_registry=metrics) as pool:
+            for _ in range(50):
+                assert (await pool.unary(PREDICTOR, "iris", live)).live
+
+    assert servicer.calls == 50
+    ok = metrics.get_sample_value("meshserve_next_hop_attempts_total", {"service": "predictor", "outcome": "ok"})
+    assert ok == 50
+    for counted in ("retries", "ejections"):
+        assert metrics.get_sample_value(f"meshserve_next_hop_{counted}_total", {"service": "predictor"}) == 1
+
+
+async def test_burst_spreads_before_the_first_answer() -> None:
+    servicers = Answering(), Answering(), Answering()
+    gate = asyncio.Event()
+    for servicer in servicers:
+        servicer.held = gate
+    async with serving(*servicers) as addresses, pool_over(Source(*(predictor(a, a) for a in addresses))) as pool:
+        calls = [asyncio.create_task(pool.unary(PREDICTOR, "iris", live)) for _ in range(30)]
+        await eventually(lambda: sum(servicer.calls for servicer in servicers) == 30)
+        gate.set()
+        await asyncio.gather(*calls)
+
+    assert max(servicer.calls for servicer in servicers) <= 13
+
+
+async def test_a_version_goes_to_a_replica_that_has_it_and_an_unknown_one_to_any() -> None:
+    old, new = Answering("old"), Answering("new")
+    async with serving(old, new) as [first, second]:
+        replicas = [
+            Replica(
+                id=name, kind=PREDICTOR, address=address, models=[ServedModel(name="iris", version=name, ready=True)]
+            )
+            for name, address in (("1", first), ("2", second))
+        ]
+        async with pool_over(Source(*replicas)) as pool:
+            for _ in range(10):
+                await pool.unary(PREDICTOR, "iris", live, version="2")
+            assert (old.calls, new.calls) == (0, 10)
+
+            assert (await pool.unary(PREDICTOR, "iris", live, version="9")).live
