@@ -78,7 +78,7 @@ class Edge:
         headers = Headers(scope=scope)
         request_id = context.request_id_from(headers.get(context.REQUEST_ID_HEADER))
         timeout_s, timeout_error = self._timeout_s(headers.get(TIMEOUT_HEADER))
-        request = context.RequestContext(request_id, time.monotonic() + timeout_s)
+        request = context.RequestContext(request_id, time.monotonic() + timeout_s, headers.get)
         answer = Answer(send, request_id, _accept_encoding(scope, headers), self._compress_min_bytes)
         with (
             context.bind(request),

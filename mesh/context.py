@@ -1,4 +1,4 @@
-"""What travels with a request through a process: its id and its deadline.
+"""What travels with a request through a process: its id, its deadline, and a look at its headers.
 
 Held in a context variable, so that logs, errors and calls to the next hop find it without passing it by hand. Trace
 context travels beside it, in OpenTelemetry's own context.
@@ -12,19 +12,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 REQUEST_ID_HEADER = "x-request-id"
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
 
 
+def no_header(_name: str) -> str | None:
+    """The headers of a request that has none."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """request_id: from the client, or made at the first hop. deadline: in time.monotonic() seconds; None: none."""
+    """request_id: from the client, or made at the first hop. deadline: in time.monotonic() seconds; None: none.
+
+    header: the value of an HTTP header or gRPC metadata entry as it came, by its name in lower case; None: not there.
+    """
 
     request_id: str
     deadline: float | None = None
+    header: Callable[[str], str | None] = field(default=no_header, compare=False, repr=False)
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
@@ -61,6 +70,12 @@ def remaining_s(default: float | None = None, now: Callable[[], float] = time.mo
     if context is None or context.deadline is None:
         return default
     return max(0.0, context.deadline - now())
+
+
+def header(name: str) -> str | None:
+    """A header of the current request, by its name in lower case; None when it is not there."""
+    context = _current.get()
+    return None if context is None else context.header(name)
 
 
 def new_request_id() -> str:

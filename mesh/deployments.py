@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any  # YAML is whatever the file holds, until it is checked here
 
 import yaml
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from mesh.errors import InvalidInput
 from mesh.names import check_name, check_sha256, check_text, check_uri, shown
+from mesh.traffic_spec import check_traffic
 from mesh.v1.registry_pb2 import Deployment, PredictorSpec
 
 DEFAULT_MODEL_VERSION = "1"
@@ -83,6 +85,7 @@ def check_deployment(deployment: Deployment) -> Deployment:
         check_name(step, f"transformer.steps[{index}]")
     if checked.explainer.method:
         check_name(checked.explainer.method, "explainer.method")
+    check_traffic(checked.traffic, checked.name, versions_of(checked))
     return checked
 
 
@@ -173,8 +176,16 @@ def _set(message: Message, name: str, value: object, path: str) -> None:
     elif field.message_type is not None:
         target.SetInParent()  # `transformer: {}` means: with a transformer, all defaults
         _fill(target, {} if value is None else value, path)
+    elif field.type == FieldDescriptor.TYPE_INT32:
+        setattr(message, name, _whole_number(value, path))
     else:
         setattr(message, name, _text(value, path))
+
+
+def _whole_number(value: object, path: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
+        raise InvalidInput(f"{path} must be a whole number of 32 bits", field=path)
+    return value
 
 
 def _text(value: object, path: str) -> str:

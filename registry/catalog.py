@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from mesh.errors import InvalidInput, ModelNotFound, NotFound
+from mesh.errors import Conflict, InvalidInput, ModelNotFound, NotFound
 from mesh.names import check_name, check_sha256, check_text, check_uri, shown
 
 MAX_TAGS = 100
@@ -92,8 +92,11 @@ class Store(Protocol):
     def last_prompt_version(self, prompt_name: str) -> int:
         """The highest number of the prompt's versions; 0 when there is no such prompt."""
 
-    def put_deployment(self, name: str, spec: str) -> tuple[DeploymentRecord, bool]:
-        """Store `spec` under the next generation, and True; or leave a record that has this spec, and False."""
+    def put_deployment(self, name: str, spec: str, expected_generation: int = 0) -> tuple[DeploymentRecord, bool]:
+        """Store `spec` under the next generation, and True; or leave a record that has this spec, and False.
+
+        Raises Conflict unless `expected_generation` is 0 or that of the deployment as it is.
+        """
 
     def delete_deployment(self, name: str) -> bool:
         """False when there is no such deployment."""
@@ -172,9 +175,12 @@ class Catalog:
             )
         return found
 
-    def apply_deployment(self, name: str, spec: str) -> tuple[DeploymentRecord, bool]:
-        """The deployment as stored, and whether it is other than before."""
-        return self._store.put_deployment(name, spec)
+    def apply_deployment(self, name: str, spec: str, expected_generation: int = 0) -> tuple[DeploymentRecord, bool]:
+        """The deployment as stored, and whether it is other than before.
+
+        Raises Conflict unless `expected_generation` is 0 or that of the deployment as it is.
+        """
+        return self._store.put_deployment(name, spec, expected_generation)
 
     def delete_deployment(self, name: str) -> None:
         """Raises ModelNotFound when there is no such deployment."""
@@ -196,6 +202,16 @@ class Catalog:
         last = self._require_model(model_name)
         return ModelNotFound(
             f"model '{model_name}' has no version {shown(version)}; it has 1 to {last}", field="version"
+        )
+
+
+def check_generation(name: str, generation: int, expected: int) -> None:
+    """Raise Conflict unless `expected` is 0 or `generation`, that of the deployment now (0: there is none)."""
+    if expected and expected != generation:
+        now = f"is at generation {generation}" if generation else "does not exist"
+        raise Conflict(
+            f"deployment '{name}' {now}, and the change was made to generation {expected}; read it again",
+            field="expected_generation",
         )
 
 

@@ -57,9 +57,13 @@ class ControlPlane:
             self._expiring.cancel()
             await asyncio.gather(self._expiring, return_exceptions=True)
 
-    async def apply_deployment(self, deployment: Deployment) -> Deployment:
-        """Create or change a deployment; the same again changes nothing. Raises InvalidInput and Unavailable."""
-        return await asyncio.to_thread(self._apply, check_deployment(deployment))
+    async def apply_deployment(self, deployment: Deployment, expected_generation: int = 0) -> Deployment:
+        """Create or change a deployment; the same again changes nothing.
+
+        Raises InvalidInput, Unavailable, and Conflict unless `expected_generation` is 0 or that of the deployment as it
+        is.
+        """
+        return await asyncio.to_thread(self._apply, check_deployment(deployment), expected_generation)
 
     async def delete_deployment(self, name: str) -> None:
         """Raises ModelNotFound when there is no such deployment."""
@@ -95,11 +99,13 @@ class ControlPlane:
         """Everything after `after_revision` of `epoch`, without end. Raises Overloaded and Unavailable."""
         return self._watch_log.subscribe(after_revision, epoch)
 
-    def _apply(self, deployment: Deployment) -> Deployment:
+    def _apply(self, deployment: Deployment, expected_generation: int) -> Deployment:
         # The lock spans commit and hand-over, so that events have the order of the commits; and both happen in this
         # thread, so that a caller who goes away between them cannot lose the event.
         with self._order:
-            record, is_change = self._catalog.apply_deployment(deployment.name, spec_of(deployment))
+            record, is_change = self._catalog.apply_deployment(
+                deployment.name, spec_of(deployment), expected_generation
+            )
             stored = deployment_of(record)
             if is_change:
                 self._publish_soon(WatchResponse(deployment_applied=stored))

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from mesh.errors import Conflict, DiskFull, InvalidInput, MeshError, Unavailable
-from registry.catalog import DeploymentRecord, Model, ModelVersion, PromptVersion
+from registry.catalog import DeploymentRecord, Model, ModelVersion, PromptVersion, check_generation
 
 _BUSY_TIMEOUT_S = 5.0
 
@@ -144,9 +144,10 @@ class Database:
         with self._read() as connection:
             return _last_prompt_version(connection, prompt_name)
 
-    def put_deployment(self, name: str, spec: str) -> tuple[DeploymentRecord, bool]:
+    def put_deployment(self, name: str, spec: str, expected_generation: int = 0) -> tuple[DeploymentRecord, bool]:
         with self._write() as connection:
             row = connection.execute(sa.select(_deployments).where(_deployments.c.name == name)).first()
+            check_generation(name, 0 if row is None or row.spec is None else row.generation, expected_generation)
             if row is not None and row.spec == spec:
                 return DeploymentRecord(name, row.generation, spec), False
             if row is None:

@@ -76,7 +76,8 @@ class RegistryServicer(RegistryServiceServicer):
         return pb.GetPromptVersionResponse(prompt_version=_prompt_version(found))
 
     async def ApplyDeployment(self, request: pb.ApplyDeploymentRequest, context: Context) -> pb.ApplyDeploymentResponse:
-        return pb.ApplyDeploymentResponse(deployment=await self._control.apply_deployment(request.deployment))
+        stored = await self._control.apply_deployment(request.deployment, request.expected_generation)
+        return pb.ApplyDeploymentResponse(deployment=stored)
 
     async def DeleteDeployment(
         self, request: pb.DeleteDeploymentRequest, context: Context

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -196,6 +197,7 @@ class _Call:
         self._request = context.RequestContext(
             context.request_id_from(request_id if isinstance(request_id, str) else None),
             None if left_s is None else time.monotonic() + left_s,
+            partial(_text_entry, metadata),
         )
         self._started = time.perf_counter()
         self._method.metrics.began()
@@ -255,6 +257,11 @@ class _Call:
         elif isinstance(error, grpc.aio.AioRpcError):
             trailers += error_trailers.passed_on(error.trailing_metadata() or ())
         return self._code, message, trailers
+
+
+def _text_entry(metadata: Iterable[tuple[str, str | bytes]], name: str) -> str | None:
+    """The first entry of that name; those whose values are bytes are not looked at."""
+    return next((value for key, value in metadata if key == name and isinstance(value, str)), None)
 
 
 def _status_of(error: BaseException, method: str) -> tuple[grpc.StatusCode, str]:

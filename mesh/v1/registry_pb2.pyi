@@ -404,29 +404,35 @@ Global___Canary: _TypeAlias = Canary  # noqa: Y015
 
 @_typing.final
 class RouteRule(_message.Message):
-    """Requests that go to one version whatever the canary says: the first rule that matches decides."""
+    """Requests that go to one version whatever the canary says: the first rule that matches decides. It names a header or a
+    tag, not both.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
     header: _builtins.str
     """Name of a request header or gRPC metadata entry, in lower case."""
     value: _builtins.str
     """The header's whole value; empty means any."""
     model_version: _builtins.str
     """The version that they get: one of the deployment's."""
+    tag: _builtins.str
+    """The value of the header x-meshserve-tag, by which clients ask for one side of a test without knowing its version."""
     def __init__(
         self,
         *,
         header: _builtins.str = ...,
         value: _builtins.str = ...,
         model_version: _builtins.str = ...,
+        tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "model_version", b"model_version", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "model_version", b"model_version", "tag", b"tag", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -469,10 +475,15 @@ class TrafficSpec(_message.Message):
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
     MIRROR_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
     sticky_header: _builtins.str
     """Name of the header whose value keeps requests on one version: a session, a user. Empty: each request is for itself."""
     fallback: _builtins.str
     """Name of the deployment that answers when no replica of this one can. Empty: none. Its own fallback is not followed."""
+    previous_version: _builtins.str
+    """The version that was the deployed one before the last promotion, to which a rollback goes back: one of the
+    deployment's. Empty: none.
+    """
     @_builtins.property
     def canary(self) -> Global___Canary:
         """A share for another version. Not set: none."""
@@ -493,10 +504,11 @@ class TrafficSpec(_message.Message):
         sticky_header: _builtins.str = ...,
         mirror: Global___Mirror | None = ...,
         fallback: _builtins.str = ...,
+        previous_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "mirror", b"mirror"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "fallback", b"fallback", "mirror", b"mirror", "rules", b"rules", "sticky_header", b"sticky_header"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "fallback", b"fallback", "mirror", b"mirror", "previous_version", b"previous_version", "rules", b"rules", "sticky_header", b"sticky_header"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -913,6 +925,11 @@ class ApplyDeploymentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    expected_generation: _builtins.int
+    """Generation of the deployment that the caller has changed: ABORTED when it is not the newest any more. 0 means that
+    whatever there is shall be replaced.
+    """
     @_builtins.property
     def deployment(self) -> Global___Deployment:
         """The deployment as it shall be; generation is set by the registry."""
@@ -921,10 +938,11 @@ class ApplyDeploymentRequest(_message.Message):
         self,
         *,
         deployment: Global___Deployment | None = ...,
+        expected_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "expected_generation", b"expected_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

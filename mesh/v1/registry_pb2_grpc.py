@@ -142,7 +142,7 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ApplyDeployment(self, request, context):
-        """Create or change a deployment.
+        """Create or change a deployment. ABORTED means that somebody else changed it first: read it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class RegistryServiceStub:
     GetPromptVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetPromptVersionRequest, _registry_pb2.GetPromptVersionResponse]
     """One version of a prompt template."""
     ApplyDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ApplyDeploymentRequest, _registry_pb2.ApplyDeploymentResponse]
-    """Create or change a deployment."""
+    """Create or change a deployment. ABORTED means that somebody else changed it first: read it again."""
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteDeploymentRequest, _registry_pb2.DeleteDeploymentResponse]
     """Remove a deployment."""
     AnnounceReplica: _grpc.UnaryUnaryMultiCallable[_registry_pb2.AnnounceReplicaRequest, _registry_pb2.AnnounceReplicaResponse]
@@ -72,7 +72,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetPromptVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetPromptVersionRequest, _registry_pb2.GetPromptVersionResponse]  # type: ignore[assignment]
     """One version of a prompt template."""
     ApplyDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.ApplyDeploymentRequest, _registry_pb2.ApplyDeploymentResponse]  # type: ignore[assignment]
-    """Create or change a deployment."""
+    """Create or change a deployment. ABORTED means that somebody else changed it first: read it again."""
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteDeploymentRequest, _registry_pb2.DeleteDeploymentResponse]  # type: ignore[assignment]
     """Remove a deployment."""
     AnnounceReplica: _aio.UnaryUnaryMultiCallable[_registry_pb2.AnnounceReplicaRequest, _registry_pb2.AnnounceReplicaResponse]  # type: ignore[assignment]
@@ -139,7 +139,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ApplyDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ApplyDeploymentResponse, _abc.Awaitable[_registry_pb2.ApplyDeploymentResponse]]:
-        """Create or change a deployment."""
+        """Create or change a deployment. ABORTED means that somebody else changed it first: read it again."""
 
     @_abc_1.abstractmethod
     def DeleteDeployment(

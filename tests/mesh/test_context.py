@@ -42,3 +42,9 @@ def test_only_safe_ids_are_taken_from_clients(text: str) -> None:
 
 def test_safe_id_of_the_client_is_kept() -> None:
     assert context.request_id_from("abc-DEF_1.2:3") == "abc-DEF_1.2:3"
+
+
+def test_headers_are_those_of_the_current_request() -> None:
+    assert context.header("x-user") is None
+    with context.bind(RequestContext("a", header={"x-user": "7"}.get)):
+        assert (context.header("x-user"), context.header("x-other")) == ("7", None)

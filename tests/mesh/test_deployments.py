@@ -9,7 +9,17 @@ import pytest
 
 from mesh.deployments import check_deployment, read_deployments, versions_of
 from mesh.errors import InvalidInput
-from mesh.v1.registry_pb2 import Deployment, ExplainerSpec, PredictorSpec, TransformerSpec, VersionSpec
+from mesh.v1.registry_pb2 import (
+    Canary,
+    Deployment,
+    ExplainerSpec,
+    Mirror,
+    PredictorSpec,
+    RouteRule,
+    TrafficSpec,
+    TransformerSpec,
+    VersionSpec,
+)
 
 IRIS = "name: iris, predictor: {model_format: sklearn, storage_uri: 'file:///m'}"
 
@@ -196,3 +206,41 @@ def test_a_list_of_versions_is_checked_as_it_is_read(tmp_path: Path, written: st
         read(tmp_path, f"deployments: [{{name: a, predictor: {{{written}}}}}]")
 
     assert sentence in caught.value.message
+
+
+def test_traffic_is_read(tmp_path: Path) -> None:
+    [deployment] = read(
+        tmp_path,
+        """
+deployments:
+  - name: iris
+    predictor:
+      {model_format: sklearn, storage_uri: "file:///m", versions: [{model_version: 2}, {model_version: 3}]}
+    traffic:
+      canary: {model_version: 2, percent: 10}
+      rules: [{header: x-group, value: a, model_version: 3}, {tag: beta, model_version: 2}]
+      sticky_header: x-session
+      mirror: {model_version: 3, percent: 100}
+      fallback: simple
+""",
+    )
+
+    assert deployment.traffic == TrafficSpec(
+        canary=Canary(model_version="2", percent=10),
+        rules=[
+            RouteRule(header="x-group", value="a", model_version="3"),
+            RouteRule(tag="beta", model_version="2"),
+        ],
+        sticky_header="x-session",
+        mirror=Mirror(model_version="3", percent=100),
+        fallback="simple",
+    )
+
+
+@pytest.mark.parametrize("percent", ["ten", "1.5", "true", "[]", "99999999999"])
+def test_percent_is_a_whole_number(tmp_path: Path, percent: str) -> None:
+    predictor = "predictor: {model_format: x, storage_uri: 'file:///m', versions: [{model_version: 2}]}"
+    traffic = f"traffic: {{canary: {{model_version: 2, percent: {percent}}}}}"
+
+    with pytest.raises(InvalidInput, match=r"'a': traffic\.canary\.percent must be a whole number"):
+        read(tmp_path, f"deployments: [{{name: a, {predictor}, {traffic}}}]")

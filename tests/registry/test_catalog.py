@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.errors import InvalidInput, ModelNotFound, NotFound
-from registry.catalog import MAX_TAGS, Catalog, DeploymentRecord, Model, ModelVersion, PromptVersion
+from mesh.errors import Conflict, InvalidInput, ModelNotFound, NotFound
+from registry.catalog import (
+    MAX_TAGS,
+    Catalog,
+    DeploymentRecord,
+    Model,
+    ModelVersion,
+    PromptVersion,
+    check_generation,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -61,8 +69,9 @@ class Memory:
     def last_prompt_version(self, prompt_name: str) -> int:
         return len(self.prompts.get(prompt_name, []))
 
-    def put_deployment(self, name: str, spec: str) -> tuple[DeploymentRecord, bool]:
+    def put_deployment(self, name: str, spec: str, expected_generation: int = 0) -> tuple[DeploymentRecord, bool]:
         generation, known = self.specs.get(name, (0, None))
+        check_generation(name, 0 if known is None else generation, expected_generation)
         if known == spec:
             return DeploymentRecord(name, generation, spec), False
         self.specs[name] = (generation + 1, spec)
@@ -147,3 +156,14 @@ def test_prompt_by_number_or_newest(catalog: Catalog) -> None:
 def test_deleting_what_is_not_deployed_is_not_found(catalog: Catalog) -> None:
     with pytest.raises(ModelNotFound, match="deployment 'iris' does not exist"):
         catalog.delete_deployment("iris")
+
+
+def test_a_change_of_an_old_generation_is_a_conflict(catalog: Catalog) -> None:
+    catalog.apply_deployment("iris", "a")
+
+    assert catalog.apply_deployment("iris", "b", expected_generation=1)[0].generation == 2
+    with pytest.raises(Conflict, match="'iris' is at generation 2, and the change was made to generation 1"):
+        catalog.apply_deployment("iris", "c", expected_generation=1)
+    catalog.delete_deployment("iris")
+    with pytest.raises(Conflict, match="'iris' does not exist"):
+        catalog.apply_deployment("iris", "c", expected_generation=2)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.errors import InvalidInput, Unavailable
+from mesh.errors import Conflict, InvalidInput, Unavailable
 from registry.catalog import ModelVersion, PromptVersion
 from registry.database import Database
 from tests.registry.test_catalog import Memory
@@ -145,3 +145,22 @@ def test_writer_that_holds_the_lock_too_long_is_unavailable_and_nothing_is_store
 
     assert database.deployments() == []
     database.close()
+
+
+def test_of_writers_that_changed_the_same_generation_one_wins(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/registry.db")
+    database.put_deployment("a", "first")
+
+    def put(number: int) -> bool:
+        try:
+            return database.put_deployment("a", f"by {number}", expected_generation=1)[1]
+        except Conflict:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(put, range(32)))
+    [stored] = database.deployments()
+    database.close()
+
+    assert won.count(True) == 1
+    assert (stored.generation, stored.spec) == (2, f"by {won.index(True)}")

@@ -329,3 +329,21 @@ async def test_bad_deployment_is_refused_by_field(tmp_path: Path) -> None:
     assert unset == (grpc.StatusCode.INVALID_ARGUMENT, "name is empty")
     assert wrong[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert "predictor.storage_uri 'nothing' is not a URI" in wrong[1]
+
+
+async def test_change_of_a_generation_that_is_not_the_newest_is_refused(tmp_path: Path) -> None:
+    async with registry(tmp_path) as running:
+        first = (await running.stub.ApplyDeployment(pb.ApplyDeploymentRequest(deployment=deployment()))).deployment
+        changes = [
+            running.stub.ApplyDeployment(
+                pb.ApplyDeploymentRequest(deployment=deployment(uri=uri), expected_generation=first.generation)
+            )
+            for uri in ("file:///2", "file:///3")
+        ]
+        second = (await changes[0]).deployment
+        lost = await failure(changes[1])
+
+        assert second.generation == 2
+        assert lost[0] is grpc.StatusCode.ABORTED
+        assert "at generation 2, and the change was made to generation 1" in lost[1]
+        assert running.control.view.deployments["iris"] == second

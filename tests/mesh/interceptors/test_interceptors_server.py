@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 
+from mesh import context
 from mesh.errors import NotFound
 from mesh.interceptors import handler_table
 from mesh.interceptors.handler_table import HandlerTable
@@ -45,6 +46,10 @@ async def named_streaming(request: health_pb2.HealthCheckRequest, _context: Any)
     yield request.service.encode()
 
 
+async def header_of(request: bytes, _context: Any) -> bytes:
+    return (context.header(request.decode()) or "none").encode()
+
+
 async def flooding(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
     while True:
         yield bytes(1 << 20)
@@ -71,6 +76,7 @@ async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel
         "StreamStream": grpc.stream_stream_rpc_method_handler(talking),
         "Named": grpc.unary_unary_rpc_method_handler(named, health_pb2.HealthCheckRequest.FromString),
         "NamedStream": grpc.unary_stream_rpc_method_handler(named_streaming, health_pb2.HealthCheckRequest.FromString),
+        "Header": grpc.unary_unary_rpc_method_handler(header_of),
         "Flood": grpc.unary_stream_rpc_method_handler(flooding),
     }
     table.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
@@ -112,6 +118,15 @@ async def test_answers_and_errors_pass_and_are_counted(
     }
     assert counted == {"OK": 1.0, "NOT_FOUND": 1.0}
     assert registry.get_sample_value("meshserve_rpc_in_flight") == 0.0
+
+
+async def test_handler_sees_the_entries_of_its_metadata_that_are_text(channel: grpc.aio.Channel) -> None:
+    metadata = (("x-user", "7"), ("x-user", "8"), ("x-data-bin", b"\xff"))
+
+    async def seen(name: bytes) -> bytes:
+        return bytes(await channel.unary_unary("/t.T/Header")(name, metadata=metadata, timeout=5))
+
+    assert [await seen(name) for name in (b"x-user", b"x-data-bin", b"x-other")] == [b"7", b"none", b"none"]
 
 
 @pytest.mark.parametrize("method", ["Named", "NamedStream"])
