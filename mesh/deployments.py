@@ -50,13 +50,20 @@ def parse_deployments(document: Mapping[str, Any], source: str) -> list[Deployme
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds; raises InvalidInput when it cannot be read or is no mapping."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(content: bytes, source: str) -> dict[str, Any]:
+    """As `read_yaml`, of the file's content; `source` names the file in errors."""
+    try:
+        document = yaml.safe_load(content.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        raise InvalidInput(f"{source}: is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
-        raise InvalidInput(f"{path}: must be a mapping, is {_kind(document)}")
+        raise InvalidInput(f"{source}: must be a mapping, is {_kind(document)}")
     return document
 
 

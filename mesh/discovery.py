@@ -23,12 +23,13 @@ import grpc.aio
 from google.protobuf import json_format
 
 from mesh.channel import open_channel
-from mesh.endpoints_file import read_endpoints
+from mesh.endpoints_watch import LOOK_EVERY_S, EndpointsWatch
 from mesh.logs import get_logger
 from mesh.retry import Backoff
 from mesh.v1.registry_pb2 import WatchRequest, WatchResponse
 from mesh.v1.registry_pb2_grpc import RegistryServiceStub
 from mesh.view import MeshView
+from mesh.watch_state import Taken, WatchState
 
 __all__ = ["Discovery", "MeshView"]
 
@@ -51,7 +52,8 @@ class Discovery:
         first_view_s: float = 2.0,
         open_channel: Callable[[str], grpc.aio.Channel] = open_channel,
     ) -> None:
-        """registry: "host:port". endpoints: a file as in mesh/endpoints_file.py; it wins over the registry.
+        """registry: "host:port". endpoints: a file as in mesh/endpoints_file.py, read again when it changes; it wins
+        over the registry.
 
         first_view_s: how long start() waits for the registry's first answer.
         """
@@ -62,11 +64,11 @@ class Discovery:
         self._first_view_s = first_view_s
         self._open_channel = open_channel
         self._view = MeshView()
-        self._epoch = ""
-        self._revision = 0
+        self._state = WatchState()
         self._callbacks: list[Callable[[MeshView], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._grace: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._heard = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._reachable: bool | None = None
@@ -86,12 +88,14 @@ class Discovery:
         Raises InvalidInput when the endpoints file is wrong. An absent registry is not an error.
         """
         if self._endpoints is not None:
-            self._change(read_endpoints(self._endpoints))
+            file = EndpointsWatch(self._endpoints)
+            self._change(await asyncio.to_thread(file.read))
+            self._tasks = [asyncio.create_task(self._keep_looking(file))]
         elif self._registry is not None:
             known = await asyncio.to_thread(_read_known, self._file)
             if known is not None:
-                self._epoch = known.epoch
-                self._change(MeshView().with_snapshot(known.snapshot))
+                self._state.restore(known)
+                self._follow_state()
                 log.info("last_view_read", file=str(self._file), **self._counts())
             self._tasks = [
                 asyncio.create_task(self._keep_watching(self._registry)),
@@ -107,10 +111,23 @@ class Discovery:
     async def close(self) -> None:
         """Stop watching. The view stays as it is."""
         self._end_grace()
+        self._end_patience()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+
+    async def _keep_looking(self, file: EndpointsWatch) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                view = await asyncio.to_thread(file.look)
+            except Exception:
+                # The top of a task: whatever is wrong with the file, the next one is read.
+                log.exception("endpoints_look_failed")
+                continue
+            if view is not None:
+                self._change(view)
 
     async def _keep_watching(self, registry: str) -> None:
         backoff = Backoff(first_s=0.1, limit_s=1.0)
@@ -127,40 +144,53 @@ class Discovery:
                 await asyncio.sleep(backoff.next_s())
 
     async def _watch(self, channel: grpc.aio.Channel, backoff: Backoff) -> None:
-        # Replicas in doubt need a snapshot, with which their grace starts.
-        resume = not self._view.in_doubt and self._heard.is_set()
-        request = WatchRequest(after_revision=self._revision if resume else 0, epoch=self._epoch if resume else "")
-        stream = RegistryServiceStub(channel).Watch(request)
+        revision, epoch = self._state.position()
+        stream = RegistryServiceStub(channel).Watch(WatchRequest(after_revision=revision, epoch=epoch))
         try:
             async for response in stream:
-                if not self._accept(response):
-                    log.warning("watch_gap", expected=self._revision + 1, revision=response.revision)
-                    self._revision = 0
+                if not self._take(response):
                     return
                 backoff.reset()
         finally:
             stream.cancel()
 
-    def _accept(self, response: WatchResponse) -> bool:
-        """Take one message of the stream in; False when messages are missing before it."""
-        if response.HasField("snapshot"):
-            self._accept_snapshot(response)
-        elif response.epoch != self._epoch or response.revision > self._revision + 1:
-            return False
-        elif response.revision == self._revision + 1:
-            self._revision = response.revision
-            self._change(self._view.with_event(response))
+    def _take(self, response: WatchResponse) -> bool:
+        """Take one message of the stream in; False when the stream is of no more use."""
+        seen = self._state.revision
+        taken = self._state.take(response)
         self._heard.set()
+        if taken is Taken.GAP:
+            log.warning("watch_gap", expected=seen + 1, revision=response.revision)
+            return False
+        if taken is Taken.STALE:
+            self._refuse_past(response.revision)
+            return False
+        self._end_patience()
+        self._follow_state()
+        if response.HasField("snapshot"):
+            self._begin_grace()
         if self._reachable is not True:
             self._reachable = True
-            log.info("registry_watched", registry=self._registry, revision=self._revision, **self._counts())
+            log.info("registry_watched", registry=self._registry, revision=response.revision, **self._counts())
         return True
 
-    def _accept_snapshot(self, response: WatchResponse) -> None:
-        is_other_epoch = response.epoch != self._epoch
-        doubted = frozenset(self._view.replicas) if is_other_epoch else self._view.in_doubt
-        self._epoch, self._revision = response.epoch, response.revision
-        self._change(self._view.with_snapshot(response.snapshot, doubted))
+    def _refuse_past(self, revision: int) -> None:
+        if self._patience is None:
+            known = self._state.revision
+            log.warning("registry_is_behind", registry=self._registry, revision=revision, known=known)
+            self._patience = asyncio.get_running_loop().call_later(self._grace_s, self._believe_past)
+
+    def _believe_past(self) -> None:
+        log.warning("registry_lost_its_past", registry=self._registry)
+        self._patience = None
+        self._state.forget_position()
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _begin_grace(self) -> None:
         self._end_grace()
         if self._view.in_doubt:
             self._grace = asyncio.get_running_loop().call_later(self._grace_s, self._give_up_doubted)
@@ -168,7 +198,8 @@ class Discovery:
     def _give_up_doubted(self) -> None:
         if self._view.in_doubt:
             log.info("replicas_given_up", replicas=sorted(self._view.in_doubt))
-            self._change(self._view.without_replicas(self._view.in_doubt))
+            self._state.give_up_doubted()
+            self._follow_state()
 
     def _end_grace(self) -> None:
         if self._grace is not None:
@@ -176,9 +207,15 @@ class Discovery:
             self._grace = None
 
     def _lost(self, reason: str) -> None:
+        # Who is silent does not insist on the past.
+        self._end_patience()
         if self._reachable is not False:
             self._reachable = False
             log.warning("registry_unreachable", registry=self._registry, reason=reason, **self._counts())
+
+    def _follow_state(self) -> None:
+        if self._state.view is not self._view:
+            self._change(self._state.view)
 
     def _change(self, view: MeshView) -> None:
         self._view = view
@@ -193,9 +230,8 @@ class Discovery:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            record = WatchResponse(epoch=self._epoch, revision=self._revision, snapshot=self._view.snapshot())
             try:
-                await asyncio.to_thread(_write_whole, self._file, json_format.MessageToJson(record))
+                await asyncio.to_thread(_write_whole, self._file, json_format.MessageToJson(self._state.saved()))
             except OSError as error:
                 log.warning("last_view_not_saved", file=str(self._file), error=error.strerror)
 

@@ -11,9 +11,8 @@ A predictor without `models` is taken to serve every deployment of the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from mesh.deployments import parse_deployments, read_yaml, versions_of
+from mesh.deployments import parse_deployments, parse_yaml, versions_of
 from mesh.errors import InvalidInput
 from mesh.names import check_address, shown
 from mesh.v1.registry_pb2 import (
@@ -34,14 +33,17 @@ _KINDS: dict[str, ServiceKind.ValueType] = {
 }
 
 
-def read_endpoints(path: Path) -> MeshView:
-    """The mesh that the file describes. Raises InvalidInput with a sentence that names file and field."""
-    document = read_yaml(path)
-    deployments = {deployment.name: deployment for deployment in parse_deployments(document, str(path))}
+def parse_endpoints(content: bytes, source: str) -> MeshView:
+    """The mesh that the file's content describes; `source` names the file in errors.
+
+    Raises InvalidInput with a sentence that names file and field.
+    """
+    document = parse_yaml(content, source)
+    deployments = {deployment.name: deployment for deployment in parse_deployments(document, source)}
     listed = document.get("endpoints")
     if not isinstance(listed, dict):
-        raise InvalidInput(f"{path}: endpoints must be a mapping of service to addresses", field="endpoints")
-    replicas = list(_replicas(listed, deployments, str(path)))
+        raise InvalidInput(f"{source}: endpoints must be a mapping of service to addresses", field="endpoints")
+    replicas = list(_replicas(listed, deployments, source))
     return MeshView(deployments=deployments, replicas={replica.id: replica for replica in replicas})
 
 

@@ -39,7 +39,9 @@ class ServiceSettings(BaseSettings):
     max_message_bytes: int = Field(64 << 20, ge=1 << 10, le=2**31 - 1, description="Largest gRPC message, in bytes.")
     max_concurrent_rpcs: int = Field(4096, ge=1, description="RPCs in flight; more get RESOURCE_EXHAUSTED at once.")
     registry: str | None = Field(None, description="host:port of the registry; not set: no registry.")
-    endpoints: Path | None = Field(None, description="YAML file of static endpoints, where there is no registry.")
+    endpoints: Path | None = Field(
+        None, description="YAML file of endpoints, instead of a registry; read again on change."
+    )
     state_dir: Path = Field(Path(".meshserve"), description="Folder for what must outlive the process.")
     otlp_endpoint: str | None = Field(None, description="http://host:port of an OTLP/gRPC trace receiver.")
     trace_file: Path | None = Field(None, description="File to append finished spans to, one JSON object a line.")

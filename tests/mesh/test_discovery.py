@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mesh.discovery import VIEW_FILE, Discovery
 from mesh.errors import InvalidInput
@@ -170,14 +171,18 @@ async def test_unreadable_last_view_is_no_reason_not_to_start(registry: Any, tmp
         assert sees(discovery, "r1")()
 
 
-async def test_static_file_is_the_view_without_a_registry(tmp_path: Path) -> None:
-    path = tmp_path / "endpoints.yaml"
+def static_file(path: Path, *addresses: str) -> Path:
     path.write_text(
-        """
-endpoints: {predictor: ["127.0.0.1:8092"], transformer: ["127.0.0.1:8091"]}
-deployments: [{name: iris, predictor: {model_format: sklearn, storage_uri: "file:///m"}}]
+        f"""
+endpoints: {{predictor: {list(addresses)}, transformer: ["127.0.0.1:8091"]}}
+deployments: [{{name: iris, predictor: {{model_format: sklearn, storage_uri: "file:///m"}}}}]
 """
     )
+    return path
+
+
+async def test_static_file_is_the_view_without_a_registry(tmp_path: Path) -> None:
+    path = static_file(tmp_path / "endpoints.yaml", "127.0.0.1:8092")
     discovery = Discovery(registry=None, endpoints=path, state_dir=tmp_path)
     await discovery.start()
 
@@ -185,6 +190,24 @@ deployments: [{name: iris, predictor: {model_format: sklearn, storage_uri: "file
     assert predictor.address == "127.0.0.1:8092"
     assert [model.name for model in predictor.models] == ["iris"]
     await discovery.close()
+
+
+async def test_static_file_is_read_again_when_it_changes_and_a_wrong_one_is_not_taken(tmp_path: Path) -> None:
+    path = static_file(tmp_path / "endpoints.yaml", "127.0.0.1:8092")
+    discovery = Discovery(registry=None, endpoints=path, state_dir=tmp_path)
+    seen: list[set[str]] = []
+    discovery.on_change(lambda view: seen.append({r.address for r in view.replicas_of(SERVICE_KIND_PREDICTOR)}))
+    await discovery.start()
+    try:
+        with capture_logs() as logs:
+            path.write_text("endpoints: [")
+            await eventually(lambda: any(entry["event"] == "endpoints_refused" for entry in logs), timeout_s=20)
+        static_file(path, "127.0.0.1:8092", "127.0.0.1:8093")
+        await eventually(lambda: len(seen) > 1, timeout_s=20)
+    finally:
+        await discovery.close()
+
+    assert seen == [{"127.0.0.1:8092"}, {"127.0.0.1:8092", "127.0.0.1:8093"}]
 
 
 async def test_wrong_static_file_is_an_error_that_names_it(tmp_path: Path) -> None:

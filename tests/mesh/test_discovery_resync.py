@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mesh.discovery import Discovery
+from mesh.discovery import VIEW_FILE, Discovery
 from mesh.testing import eventually, serve_on_free_port
 from mesh.v1.registry_pb2 import MeshSnapshot, Replica, WatchRequest, WatchResponse
 from mesh.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
@@ -41,18 +44,33 @@ def come(revision: int, id_: str, epoch: str = "e1") -> WatchResponse:
     return WatchResponse(revision=revision, epoch=epoch, replica_announced=Replica(id=id_, address=f"{id_}:1"))
 
 
-async def watch(scripted: ScriptedRegistry, state_dir: Path, expected: set[str], num_requests: int) -> Discovery:
+@asynccontextmanager
+async def watching(scripted: ScriptedRegistry, state_dir: Path, grace_s: float = 30) -> AsyncIterator[Discovery]:
     servicer: Any = scripted
     async with serve_on_free_port((add_RegistryServiceServicer_to_server, servicer)) as address:
-        discovery = Discovery(registry=address, endpoints=None, state_dir=state_dir, grace_s=30)
+        discovery = Discovery(registry=address, endpoints=None, state_dir=state_dir, grace_s=grace_s)
         await discovery.start()
         try:
-            await eventually(
-                lambda: set(discovery.view.replicas) == expected and len(scripted.requests) == num_requests
-            )
+            yield discovery
         finally:
             await discovery.close()
+
+
+async def watch(scripted: ScriptedRegistry, state_dir: Path, expected: set[str], num_requests: int) -> Discovery:
+    async with watching(scripted, state_dir) as discovery:
+        await eventually(
+            lambda: set(discovery.view.replicas) == expected and len(scripted.requests) == num_requests, timeout_s=20
+        )
+        await eventually(lambda: saved_replicas(state_dir) == expected, timeout_s=20)
     return discovery
+
+
+def saved_replicas(state_dir: Path) -> set[str]:
+    try:
+        saved = json.loads((state_dir / VIEW_FILE).read_text())
+    except FileNotFoundError:
+        return set()
+    return {entry["id"] for entry in saved["snapshot"].get("replicas", [])}
 
 
 async def test_gap_is_closed_by_a_snapshot(tmp_path: Path) -> None:
@@ -60,7 +78,7 @@ async def test_gap_is_closed_by_a_snapshot(tmp_path: Path) -> None:
 
     await watch(scripted, tmp_path, {"a", "b", "c"}, 2)
 
-    assert scripted.requests == [(0, ""), (0, "e1")]
+    assert scripted.requests == [(0, ""), (0, "")]
 
 
 async def test_double_and_old_events_are_ignored(tmp_path: Path) -> None:
@@ -86,7 +104,28 @@ async def test_ended_stream_is_resumed_after_the_last_revision(tmp_path: Path) -
     assert scripted.requests == [(0, ""), (6, "e1")]
 
 
-async def test_registry_that_answers_an_old_revision_with_a_snapshot_is_believed(tmp_path: Path) -> None:
-    scripted = ScriptedRegistry([snapshot(50, "a"), snapshot(2, "b")])
+async def test_snapshot_of_an_earlier_revision_is_refused_and_asked_for_again(tmp_path: Path) -> None:
+    scripted = ScriptedRegistry([snapshot(50, "a")], [snapshot(2, "b")], [snapshot(2, "b")], [snapshot(51, "a", "c")])
 
-    await watch(scripted, tmp_path, {"b"}, 1)
+    await watch(scripted, tmp_path, {"a", "c"}, 4)
+
+    assert scripted.requests == [(0, ""), (50, "e1"), (0, ""), (0, "")]
+
+
+async def test_earlier_revision_than_that_of_the_saved_view_is_refused(tmp_path: Path) -> None:
+    await watch(ScriptedRegistry([snapshot(50, "a")]), tmp_path, {"a"}, 1)
+
+    await watch(ScriptedRegistry([snapshot(2, "b")], [snapshot(50, "a")]), tmp_path, {"a"}, 2)
+
+
+async def test_registry_that_insists_on_an_earlier_revision_is_believed_with_doubt(tmp_path: Path) -> None:
+    scripted = ScriptedRegistry([snapshot(50, "a")], *[[snapshot(2, "b")]] * 40)
+
+    async with watching(scripted, tmp_path, grace_s=0.5) as discovery:
+        seen: list[set[str]] = []
+        discovery.on_change(lambda view: seen.append(set(view.replicas)))
+        await eventually(lambda: set(discovery.view.replicas) == {"a", "b"}, timeout_s=20)
+
+        assert discovery.view.in_doubt == {"a"}
+        await eventually(lambda: set(discovery.view.replicas) == {"b"}, timeout_s=20)
+        assert [ids for ids, _ in groupby(seen)] == [{"a", "b"}, {"b"}]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.endpoints_file import read_endpoints
+from mesh.endpoints_file import parse_endpoints
 from mesh.errors import InvalidInput
 from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, SERVICE_KIND_PREDICTOR
 from mesh.view import MeshView
@@ -20,9 +20,7 @@ deployments:
 
 
 def read(tmp_path: Path, endpoints: str) -> MeshView:
-    path = tmp_path / "endpoints.yaml"
-    path.write_text(endpoints + DEPLOYMENTS)
-    return read_endpoints(path)
+    return parse_endpoints((endpoints + DEPLOYMENTS).encode(), str(tmp_path / "endpoints.yaml"))
 
 
 def test_predictors_serve_what_they_list_or_everything(tmp_path: Path) -> None:
