@@ -16,6 +16,7 @@ import grpc.aio
 
 from mesh.balancing.ejection import Outlier
 from mesh.load_report import LoadReport
+from mesh.multiplex.channel import MultiplexedChannel
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica, ServiceKind
 from mesh.view import MeshView
 
@@ -73,6 +74,7 @@ class EndpointSet:
         self._seen: MeshView | None = None
         self._present: dict[tuple[str, str], Endpoint] = {}  # by replica id and address
         self._leaving: set[Endpoint] = set()
+        self._suspects: set[Endpoint] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._serving: dict[Target, Sequence[Endpoint]] = {}
 
@@ -85,6 +87,12 @@ class EndpointSet:
             if found:  # a name that nobody serves may be a stranger's: never kept
                 self._serving[target] = found
         return found
+
+    def responsive(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        """Those of `endpoints` that owe this process no sign of life; all of them when all do."""
+        if not self._suspects:
+            return endpoints
+        return [endpoint for endpoint in endpoints if endpoint not in self._suspects] or endpoints
 
     def of_kind(self, kind: Kind) -> list[Replica]:
         """All replicas of one service, ready or not."""
@@ -121,7 +129,7 @@ class EndpointSet:
         before, self._present = self._present, {}
         for replica in view.replicas.values():
             key = (replica.id, replica.address)
-            endpoint = before.pop(key, None) or Endpoint(replica, self._open_channel(replica.address))
+            endpoint = before.pop(key, None) or self._open(replica)
             endpoint.replica = replica
             self._present[key] = endpoint
         for endpoint in before.values():
@@ -130,6 +138,17 @@ class EndpointSet:
                 self._leaving.add(endpoint)
             else:
                 self._close_soon(endpoint)
+
+    def _open(self, replica: Replica) -> Endpoint:
+        channel = self._open_channel(replica.address)
+        endpoint = Endpoint(replica, channel)
+        if isinstance(channel, MultiplexedChannel):
+
+            def on_suspect(is_suspect: bool) -> None:
+                (self._suspects.add if is_suspect else self._suspects.discard)(endpoint)
+
+            channel.peer.on_suspect = on_suspect
+        return endpoint
 
     def _close_soon(self, endpoint: Endpoint) -> None:
         task = asyncio.get_running_loop().create_task(endpoint.channel.close())

@@ -106,7 +106,7 @@ class ReplicaChoice:
     def _candidates(self, target: Target) -> list[Endpoint]:
         # Of a version that nobody has, any replica of the model says best what is wrong with it.
         found = self.endpoints.serving(target) or self.endpoints.serving(Target(target.kind, target.deployment))
-        return list(found)
+        return list(self.endpoints.responsive(found))
 
     def _policy(self, target: Target) -> Policy:
         key = (target.kind, target.deployment)

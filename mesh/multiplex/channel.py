@@ -1,52 +1,42 @@
 """The caller's end: a gRPC channel whose calls with one request share one Exchange, unless the request is large.
 
-A call fails as it would on its own: with the status that its handler gave, with DEADLINE_EXCEEDED in time, and with
-the status of the Exchange when the peer is gone. Knows no method and no message.
+A call fails as it would on its own, and when the peer gives no sign of life. Knows no method and no message.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
-from itertools import count
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from mesh.channel import open_channel
-from mesh.interceptors.client import headers, shorter
-from mesh.multiplex import INITIAL_CREDIT, MAX_SHARED_REQUEST_BYTES
-from mesh.multiplex.deadlines import Deadlines
-from mesh.multiplex.linger import Linger
-from mesh.v1 import multiplex_pb2 as pb
-from mesh.v1.multiplex_pb2_grpc import MultiplexServiceStub
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_GRANT = INITIAL_CREDIT // 2
-# What gRPC calls it when the connection breaks while it reads or writes a stream.
-_BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+from mesh.multiplex import MAX_SHARED_REQUEST_BYTES
+from mesh.multiplex.exchange import Exchange
+from mesh.multiplex.liveness import LIVENESS_TIMEOUT_S, Peer
 
 Codec = Callable[[Any], Any]  # Any: a message of the method's own, or its bytes
 
 
-def open_multiplexed(address: str) -> grpc.aio.Channel:
+def open_multiplexed(address: str, *, liveness_timeout_s: float = LIVENESS_TIMEOUT_S) -> MultiplexedChannel:
     """As `mesh.channel.open_channel`, with multiplexed streams."""
-    return MultiplexedChannel(open_channel(address))
+    return MultiplexedChannel(open_channel(address), liveness_timeout_s=liveness_timeout_s)
 
 
 class MultiplexedChannel(grpc.aio.Channel):
     """Passes on to `channel` a call with a large request or a stream of them, and all calls to a peer without Exchange.
 
     A unary-stream call is an async generator: closing it cancels the call. A unary-unary call is a coroutine. Owns and
-    closes `channel`.
+    closes `channel`. peer: what is known of the process at the other end; its callbacks are the owner's to set.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, liveness_timeout_s: float = LIVENESS_TIMEOUT_S) -> None:
+        self.peer = Peer()
         self._channel = channel
-        self._exchange: _Exchange | None = None
+        self._liveness_timeout_s = liveness_timeout_s
+        self._exchange: Exchange | None = None
         self._is_plain = False
 
     def unary_stream(
@@ -112,10 +102,21 @@ class MultiplexedChannel(grpc.aio.Channel):
                     if not exchange.was_refused:
                         raise
                     self._is_plain |= exchange.is_unimplemented
-            alone: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
-            return deserialize(await alone(content, timeout=timeout))
+            return deserialize(await self._alone(method, content, timeout))
 
         return call
+
+    async def _alone(self, method: str, content: bytes, timeout: float | None) -> bytes:
+        """The response to a call of its own."""
+        method_alone: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
+        call = method_alone(content, timeout=timeout)
+        if self._is_plain:
+            return await call
+        exchange = self._live_exchange()
+        try:
+            return await exchange.guard(call, call)
+        finally:
+            self._is_plain |= exchange.is_unimplemented
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         return self._channel.stream_unary(*args, **kwargs)
@@ -143,198 +144,18 @@ class MultiplexedChannel(grpc.aio.Channel):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _live_exchange(self) -> _Exchange:
+    def _live_exchange(self) -> Exchange:
         if self._exchange is None or self._exchange.is_over:
-            # In a context of its own: it outlives the request that happens to be the first, and has no deadline.
-            self._exchange = Context().run(_Exchange, self._channel)
+            self._open_exchange()
+        assert self._exchange is not None
         return self._exchange
 
-
-class _Reply:
-    """The one response to a call, in pieces if it is large; one reader."""
-
-    def __init__(self) -> None:
-        self.whole: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._pieces: list[bytes] = []
-
-    def put(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-
-    def end(self, error: grpc.aio.AioRpcError | None = None) -> None:
-        """All pieces are there, or `error` came instead. A second end changes nothing."""
-        if self.whole.done():
-            return
-        if error is not None:
-            self.whole.set_exception(error)
-        else:
-            self.whole.set_result(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
-
-
-class _Stream:
-    """The responses to one call, as they come; one reader."""
-
-    def __init__(self, call_id: int, grant: Callable[[int], None]) -> None:
-        self.call_id = call_id
-        self.is_over = False
-        self._grant = grant
-        self._responses: deque[bytes] = deque()
-        self._num_read = 0
-        self._error: grpc.aio.AioRpcError | None = None
-        self._changed = asyncio.Event()
-
-    def put(self, response: bytes) -> None:
-        self._responses.append(response)
-        self._changed.set()
-
-    def end(self, error: grpc.aio.AioRpcError | None = None) -> None:
-        """Nothing more comes; `error` reaches the reader after what has come. A second end changes nothing."""
-        if not self.is_over:
-            self.is_over, self._error = True, error
-            self._changed.set()
-
-    async def get(self) -> bytes | None:
-        """The next response; None after the last. Raises the error that ended the call."""
-        while not self._responses:
-            if self._error is not None:
-                raise self._error
-            if self.is_over:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        self._num_read += 1
-        if self._num_read % _GRANT == 0:
-            self._grant(self.call_id)
-        return self._responses.popleft()
-
-
-class _Exchange:
-    """One Exchange with a peer.
-
-    is_over: it takes no more calls. is_unimplemented: the peer does not serve it. was_refused: that, or it broke before
-    the peer said a word; so it looks as well to who writes while the refusal is on its way.
-    """
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.is_over = False
-        self.is_unimplemented = False
-        self.was_refused = False
-        self._call_ids = count(1)
-        self._calls: dict[int, _Stream | _Reply] = {}
-        self._deadlines = Deadlines(self._expire)
-        self._request = pb.ExchangeRequest()
-        self._has_request = asyncio.Event()
-        self._linger = Linger()
-        self._responses = MultiplexServiceStub(channel).Exchange(self._requests())
-        self._reading = asyncio.create_task(self._read(), name="multiplex-read")
-
-    def open(self, method: str, request: bytes, timeout_s: float | None) -> _Stream:
-        """Start a call with a stream of responses."""
-        stream = _Stream(next(self._call_ids), self._grant)
-        self._start(stream.call_id, stream, method, request, timeout_s)
-        return stream
-
-    async def ask(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
-        """The response of a call with one."""
-        reply, call_id = _Reply(), next(self._call_ids)
-        self._start(call_id, reply, method, request, timeout_s)
-        try:
-            return await reply.whole
-        finally:
-            self._leave(call_id)
-
-    def close_stream(self, stream: _Stream) -> None:
-        """Leave a call; one that has not ended is cancelled at the peer."""
-        stream.end()
-        self._leave(stream.call_id)
-
-    def _start(
-        self, call_id: int, call: _Stream | _Reply, method: str, request: bytes, timeout_s: float | None
-    ) -> None:
-        """With the current request's context."""
-        timeout_s = shorter(timeout_s)
-        self._calls[call_id] = call
-        opened = self._request.opened.add(call_id=call_id, method=method, request=request, timeout_s=timeout_s)
-        for name, value in headers().items():
-            opened.headers.add(name=name, value=value)
-        self._has_request.set()
-        if timeout_s is not None:
-            self._deadlines.add(call_id, timeout_s)
-
-    def _leave(self, call_id: int) -> None:
-        self._deadlines.remove(call_id)
-        if self._calls.pop(call_id, None) is not None and not self.is_over:
-            self._request.cancelled.append(call_id)
-            self._has_request.set()
-
-    def _expire(self, call_id: int) -> None:
-        """End with DEADLINE_EXCEEDED a call whose time is up, whatever the peer does."""
-        call = self._calls.get(call_id)
-        if call is not None:
-            call.end(_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
-
-    async def close(self) -> None:
-        """End the Exchange and all of its calls."""
-        self._responses.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
-
-    def _grant(self, call_id: int) -> None:
-        self._request.credits.add(call_id=call_id, num_responses=_GRANT)
-        self._has_request.set()
-
-    async def _requests(self) -> AsyncGenerator[pb.ExchangeRequest, None]:
-        """What has gathered since the last one, whenever there is something."""
-        while True:
-            await self._has_request.wait()
-            await self._linger.wait()
-            self._has_request.clear()
-            request, self._request = self._request, pb.ExchangeRequest()
-            yield request
-
-    async def _read(self) -> None:
-        error = _error(grpc.StatusCode.UNAVAILABLE, "the peer ended its exchange of calls")
-        is_first = True
-        try:
-            async for response in self._responses:
-                is_first = False
-                for part in response.parts:
-                    self._take(part)
-        except grpc.aio.AioRpcError as failure:
-            is_broken = failure.code() in _BROKEN
-            self.is_unimplemented = failure.code() is grpc.StatusCode.UNIMPLEMENTED
-            self.was_refused = self.is_unimplemented or (is_broken and is_first)
-            error = _of_a_peer_that_is_gone(failure) if is_broken else failure
-        except asyncio.CancelledError:
-            error = _error(grpc.StatusCode.CANCELLED, "the channel was closed")
-        finally:
-            self.is_over = True
-            self._deadlines.close()
-            for call in self._calls.values():
-                call.end(error)
-
-    def _take(self, part: pb.CallPart) -> None:
-        call = self._calls.get(part.call_id)
-        if call is None:
-            return  # its reader has left
-        if part.HasField("status"):
-            status = part.status
-            error = _error(_CODES[status.code], status.details, status.trailers) if status.code else None
-        else:
-            call.put(part.response)
-            if not part.is_last:
-                return
-            error = None
-        del self._calls[part.call_id]
-        call.end(error)
-
-
-def _of_a_peer_that_is_gone(failure: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-    """No handler said this: none of the calls was answered, and another peer may be asked."""
-    return _error(grpc.StatusCode.UNAVAILABLE, failure.details() or "the exchange of calls broke")
-
-
-def _error(code: grpc.StatusCode, details: str, trailers: Any = ()) -> grpc.aio.AioRpcError:
-    trailing = grpc.aio.Metadata(*((trailer.name, trailer.value) for trailer in trailers))
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details=details)
+    def _open_exchange(self) -> None:
+        """After one that a silent peer broke, at once: its first ping tells when the peer is back."""
+        # In a context of its own: it outlives the request that happens to be the first, and has no deadline.
+        self._exchange = Context().run(
+            Exchange, self._channel, self.peer, self._liveness_timeout_s, self._open_exchange
+        )
 
 
 def _as_it_is(message: bytes) -> bytes:

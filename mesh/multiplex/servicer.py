@@ -77,11 +77,15 @@ class _Exchange:
         self._deadlines = Deadlines(self._expire)
         self._ready: deque[pb.CallPart] = deque()
         self._changed = asyncio.Event()
+        self._pong = 0
         self._is_ending = False
 
     async def receive(self, requests: AsyncIterator[pb.ExchangeRequest]) -> None:
         """Do what the peer asks for until it closes its side."""
         async for request in requests:
+            if request.ping:
+                self._pong = request.ping
+                self._changed.set()
             for opened in request.opened:
                 self._open(opened)
             for credit in request.credits:
@@ -99,7 +103,7 @@ class _Exchange:
 
     async def next_response(self) -> pb.ExchangeResponse | None:
         """All that is ready; waits until there is something. None when nothing can come any more."""
-        while not self._ready:
+        while not (self._ready or self._pong):
             if self._is_ending and not self._calls:
                 return None
             self._changed.clear()
@@ -112,7 +116,8 @@ class _Exchange:
             part = self._ready.popleft()
             parts.append(part)
             size_bytes += len(part.response)
-        return pb.ExchangeResponse(parts=parts)
+        pong, self._pong = self._pong, 0
+        return pb.ExchangeResponse(parts=parts, pong=pong)
 
     async def close(self) -> None:
         """Cancel what runs, and wait for its end."""

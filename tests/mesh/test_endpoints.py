@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.endpoints import Endpoint, EndpointSet, Target
+from mesh.multiplex.channel import MultiplexedChannel, open_multiplexed
 from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, SERVICE_KIND_PREDICTOR, Replica, ServedModel
 from mesh.view import MeshView
 
@@ -95,6 +96,28 @@ async def test_same_id_at_another_address_is_another_endpoint() -> None:
 
     assert first is not second
     assert first.left.is_set()
+
+
+async def test_those_that_owe_a_sign_of_life_are_left_out_unless_all_do() -> None:
+    view = MeshView(replicas={id_: predictor(id_, "127.0.0.1:1") for id_ in IDS[:2]})
+    current = [view]
+    channels: list[MultiplexedChannel] = []
+
+    def open_channel(address: str) -> MultiplexedChannel:
+        channels.append(open_multiplexed(address))
+        return channels[-1]
+
+    endpoints = EndpointSet(lambda: current[0], open_channel)
+    both = endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
+
+    assert endpoints.responsive(both) == both
+    channels[0].peer.suspect(True)
+    assert endpoints.responsive(both) == both[1:]
+    channels[1].peer.suspect(True)
+    assert endpoints.responsive(both) == both
+    channels[0].peer.suspect(False)
+    assert endpoints.responsive(both) == both[:1]
+    await endpoints.close()
 
 
 async def test_only_predictors_must_hold_the_model() -> None:

@@ -1,0 +1,108 @@
+"""Whether a peer that owes an answer still lives: how long it has been silent, and what follows from that.
+
+A process that is frozen, or cut off from the network, keeps its connections: nothing ends, and nothing comes. So while
+somebody waits, silence is counted; after a third of the time-out the peer is asked for a sign of life, after two thirds
+new requests had better go elsewhere, and then it counts as dead. Knows no call and no message.
+
+Silence is counted in ticks of this process's own timer and not by the clock: a process that was paused or starved
+itself finds one tick gone by, and what came meanwhile waits to be read. A peer that never answered a ping may not know
+pings; silence proves nothing of it. The thirds are those of accrual detectors, roughly (Hayashibara et al., 2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+# Generous beside what a busy event loop takes for a pong, short beside what a person waits for.
+LIVENESS_TIMEOUT_S = 3.0
+
+_TICKS = 12
+_PING_AT = _TICKS // 3
+_SUSPECT_AT = 2 * _TICKS // 3
+
+
+class Peer:
+    """What all exchanges of one channel learn of the process at its other end. Calls back when it changes.
+
+    answers_pings: it did once. is_suspect: it owes a sign of life.
+    """
+
+    def __init__(self) -> None:
+        self.answers_pings = False
+        self.is_suspect = False
+        self.on_suspect: Callable[[bool], None] = lambda is_suspect: None
+        self.on_load: Callable[[bytes], None] = lambda encoded: None
+
+    def suspect(self, is_suspect: bool) -> None:
+        """Note whether it owes a sign of life."""
+        if is_suspect != self.is_suspect:
+            self.is_suspect = is_suspect
+            self.on_suspect(is_suspect)
+
+
+class Timer(Protocol):
+    """What `call_later` gives."""
+
+    def cancel(self) -> None: ...
+
+
+class Liveness:
+    """Of the peer of one exchange, while `is_awaited()`.
+
+    ping: asks it for a sign of life. on_death: it gave none for `timeout_s`. call_later: the event loop's.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        timeout_s: float,
+        *,
+        is_awaited: Callable[[], bool],
+        ping: Callable[[], None],
+        on_death: Callable[[], None],
+        call_later: Callable[[float, Callable[[], None]], Timer],
+    ) -> None:
+        self._peer = peer
+        self._tick_s = timeout_s / _TICKS
+        self._is_awaited = is_awaited
+        self._ping = ping
+        self._on_death = on_death
+        self._call_later = call_later
+        self._num_silent_ticks = 0
+        self._timer: Timer | None = None
+        self._is_over = False
+
+    def awaited(self) -> None:
+        """Somebody begins to wait for the peer."""
+        if self._timer is None and not self._is_over:
+            # Silence goes on from where it was: those who waited before may have given up, each too early to tell.
+            self._timer = self._call_later(self._tick_s, self._tick)
+
+    def heard(self) -> None:
+        """The peer sent something."""
+        self._num_silent_ticks = 0
+        if self._peer.is_suspect:
+            self._peer.suspect(False)
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        if not self._is_awaited():
+            return
+        self._num_silent_ticks += 1
+        if self._num_silent_ticks == _PING_AT:
+            self._ping()
+        if self._peer.answers_pings and self._num_silent_ticks >= _SUSPECT_AT:
+            self._peer.suspect(True)
+            if self._num_silent_ticks >= _TICKS:
+                self._is_over = True
+                self._on_death()
+                return
+        self._timer = self._call_later(self._tick_s, self._tick)
