@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help up test interop-clients lint protos docs lock bench bench-llm bench-oip bench-peers clean
+.PHONY: help up test interop-clients lint protos docs lock bench bench-llm bench-oip bench-peers chaos-gateway clean
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
@@ -53,6 +53,9 @@ bench-oip: $(VENV)/.installed-dev ## Measure a tensor request beside bare server
 
 bench-peers: $(VENV)/.installed-dev ## Install the peers of bench-llm and bench-oip under .bench, or those that ARGS names.
 	$(BIN)/python -m bench.peers $(ARGS)
+
+chaos-gateway: $(VENV)/.installed-dev ## Kill, freeze and drain replicas under load for 3 minutes; fails when a client notices.
+	$(BIN)/python -m bench.chaos $(ARGS)
 
 clean: ## Remove the environment, caches and the state of a local mesh.
 	rm -rf $(VENV) .interop .meshserve build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -20,11 +20,11 @@ GRACE_S = 5.0
 LOOPBACK = "127.0.0.1"
 
 # Numeric libraries start a thread per core in every process. Only the predictor computes, and it sets its own number.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 # gRPC's older poller reads in the thread that waits for messages; the newer one hands each over to one more thread,
 # which costs a third more CPU a message, and wakes up while nothing happens. Figures: docs/log.md.
-_GRPC_POLLER = {"GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener"}
+GRPC_POLLER = {"GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener"}
 
 
 def client_host(host: str) -> str:
@@ -91,7 +91,7 @@ class _Builder:
             name=name,
             command=Command(
                 (sys.executable, "-m", name, *common, *flags),
-                {"PYTHONUNBUFFERED": "1", **_GRPC_POLLER, **(environment or {})},
+                {"PYTHONUNBUFFERED": "1", **GRPC_POLLER, **(environment or {})},
             ),
             grpc_address=f"{client_host(host)}:{grpc_port}",
             metrics_address=f"{client_host(host)}:{metrics_port}",
@@ -120,18 +120,18 @@ def service_specs(
     build = _Builder(ports, state, log_level)
     deployments = ("--deployments", str(deployments_file))
     return (
-        build.service("registry", deployments, _ONE_THREAD, after=(), stop_wave=2),
+        build.service("registry", deployments, ONE_THREAD, after=(), stop_wave=2),
         # It takes longest, knows its models from the file, and announces itself once the registry is there.
         build.service("predictor", deployments, health_names=models, after=()),
-        build.service("transformer", environment=_ONE_THREAD),
-        build.service("explainer", environment=_ONE_THREAD),
+        build.service("transformer", environment=ONE_THREAD),
+        build.service("explainer", environment=ONE_THREAD),
         build.service(
             "gateway",
             (
                 *("--http-port", str(ports.gateway_http)),
                 *("--prediction-log-file", str(state.prediction_log_file)),
             ),
-            _ONE_THREAD,
+            ONE_THREAD,
             health_names=models,
             http_port=ports.gateway_http,
             host=host,
