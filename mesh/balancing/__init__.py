@@ -15,7 +15,9 @@ from mesh import plugins
 
 # name → "module:Class"; the class takes a source of randomness.
 POLICIES: dict[str, str] = {
+    "consistent_hash": "mesh.balancing.consistent_hash:ConsistentHash",
     "least_loaded": "mesh.balancing.least_loaded:LeastLoaded",
+    "prefix_affinity": "mesh.balancing.prefix_affinity:PrefixAffinity",
     "round_robin": "mesh.balancing.round_robin:RoundRobin",
 }
 

@@ -49,7 +49,7 @@ def test_every_candidate_gets_its_share_when_all_are_equal(name: str) -> None:
 
 
 def test_unknown_policy_lists_the_known() -> None:
-    with pytest.raises(NotFound, match="least_loaded, round_robin"):
+    with pytest.raises(NotFound, match="consistent_hash, least_loaded, prefix_affinity, round_robin"):
         make_policy("best", random.Random(0))
 
 
