@@ -7,6 +7,7 @@ its own, so nothing of the old one's failures sticks to it; the channel of one t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica, ServiceKind
 from mesh.view import MeshView
 
 Kind: TypeAlias = "ServiceKind.ValueType"
+
+# A report is believed for FRESH_S, then less and less until STALE_S: who is thought busy gets no calls, so no news.
+FRESH_S = 2.0
+STALE_S = 10.0
+_DOUBT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class Endpoint:
     """One replica as this process sees it.
 
     in_flight: calls dispatched to it that have not ended. dispatched_work: what they cost together. report: what it
-    last said of its load, and own_work_then: what of that was this process's. left: set when the view lost it.
+    last said of its load. others_work: what of that is not this process's, as far as it is still believed. left: set
+    when the view lost it.
     """
 
     replica: Replica
@@ -45,9 +52,11 @@ class Endpoint:
     in_flight: int = 0
     dispatched_work: float = 0.0
     report: LoadReport | None = None
-    own_work_then: float = 0.0
+    others_work: float = 0.0
     outlier: Outlier = field(default_factory=Outlier)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    _others_work_then: float = 0.0
+    _reported_at: float = 0.0
 
     @property
     def id(self) -> str:
@@ -55,22 +64,39 @@ class Endpoint:
 
     @property
     def load(self) -> float:
-        """What this process dispatched, and what others had there when it last reported."""
-        if self.report is None:
-            return self.dispatched_work
-        return self.dispatched_work + max(0.0, self.report.work - self.own_work_then)
+        """What this process dispatched, and what others have there, as far as it is known.
 
-    def reported(self, report: LoadReport) -> None:
+        Never less than what this process dispatched: a replica cannot draw calls by reporting less than it has.
+        """
+        return self.dispatched_work + self.others_work
+
+    def reported(self, report: LoadReport, now: float) -> None:
         """Take in what the replica says of its load."""
-        self.report, self.own_work_then = report, self.dispatched_work
+        self.report = report
+        self.others_work = self._others_work_then = max(0.0, report.work - self.dispatched_work)
+        self._reported_at = now
+
+    def doubt(self, now: float) -> None:
+        """Believe the last report less, the older it is: after STALE_S without news there is nothing left of it."""
+        if self.others_work:
+            age_s = now - self._reported_at
+            belief = min(1.0, max(0.0, (STALE_S - age_s) / (STALE_S - FRESH_S)))
+            self.others_work = self._others_work_then * belief
 
 
 class EndpointSet:
     """The endpoints of the newest view. Owns their channels."""
 
-    def __init__(self, view: Callable[[], MeshView], open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+    def __init__(
+        self,
+        view: Callable[[], MeshView],
+        open_channel: Callable[[str], grpc.aio.Channel],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._view = view
         self._open_channel = open_channel
+        self._now = now
+        self._doubts_at = 0.0
         self._seen: MeshView | None = None
         self._present: dict[tuple[str, str], Endpoint] = {}  # by replica id and address
         self._leaving: set[Endpoint] = set()
@@ -81,6 +107,11 @@ class EndpointSet:
     def serving(self, target: Target) -> Sequence[Endpoint]:
         """The endpoints that can take a request of the target; O(1) while the view stays the same."""
         self._follow_view()
+        now = self._now()
+        if now >= self._doubts_at:
+            self._doubts_at = now + _DOUBT_EVERY_S
+            for endpoint in self._present.values():
+                endpoint.doubt(now)
         found = self._serving.get(target)
         if found is None:
             found = [endpoint for endpoint in self._present.values() if _serves(endpoint.replica, target)]
@@ -148,6 +179,7 @@ class EndpointSet:
                 (self._suspects.add if is_suspect else self._suspects.discard)(endpoint)
 
             channel.peer.on_suspect = on_suspect
+            channel.peer.on_load = lambda report: endpoint.reported(report, self._now())
         return endpoint
 
     def _close_soon(self, endpoint: Endpoint) -> None:

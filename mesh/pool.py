@@ -48,7 +48,7 @@ class EndpointPool:
     ) -> None:
         """view: what is known now, as in `lambda: discovery.view`. policy: a name of mesh.balancing.POLICIES."""
         self._view = view
-        self._endpoints = EndpointSet(view, open_channel)
+        self._endpoints = EndpointSet(view, open_channel, now)
         metrics = PoolMetrics(metrics_registry or CollectorRegistry())
         self._choice = ReplicaChoice(self._endpoints, metrics, policy=policy, budget=budget, rng=rng, now=now)
 

@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 from mesh import tracing
 from mesh.errors import MeshError, Unavailable
 from mesh.interceptors import handler_table
+from mesh.load_meter import LoadMeter
 from mesh.logs import get_logger
 from mesh.metrics import Heartbeat, OpsServer, RpcMetrics
 from mesh.multiplex.servicer import MultiplexServicer
@@ -124,8 +125,9 @@ class MeshServer:
         self._on_close: list[AsyncCallback] = []
         self._stopping = asyncio.Event()
         self._port = 0
-        self._handlers = handler_table(RpcMetrics(self.metrics_registry))
-        self._multiplex = MultiplexServicer(self._handlers.find, settings.max_concurrent_rpcs)
+        self.load = LoadMeter()
+        self._handlers = handler_table(RpcMetrics(self.metrics_registry), self.load)
+        self._multiplex = MultiplexServicer(self._handlers.find, settings.max_concurrent_rpcs, self.load)
         self.grpc = grpc.aio.server(
             options=server_options(settings.max_message_bytes),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,

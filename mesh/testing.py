@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from mesh.channel import MAX_MESSAGE_BYTES, open_channel
 from mesh.interceptors import handler_table
+from mesh.load_meter import LoadMeter
 from mesh.metrics import RpcMetrics
 from mesh.multiplex.servicer import MultiplexServicer
 from mesh.serve import server_options
@@ -21,13 +22,14 @@ Registration = tuple[Callable[[Any, grpc.aio.Server], None], object]
 
 
 @asynccontextmanager
-async def serve_on_free_port(*registrations: Registration) -> AsyncIterator[str]:
+async def serve_on_free_port(*registrations: Registration, load: LoadMeter | None = None) -> AsyncIterator[str]:
     """Serve the servicers as a real service does, multiplexed as well; gives "127.0.0.1:port"."""
-    handlers = handler_table(RpcMetrics(CollectorRegistry()))
+    load = load or LoadMeter()
+    handlers = handler_table(RpcMetrics(CollectorRegistry()), load)
     server = grpc.aio.server(options=server_options(MAX_MESSAGE_BYTES))
     server.add_generic_rpc_handlers((handlers,))
     services: list[Registration] = [
-        (add_MultiplexServiceServicer_to_server, MultiplexServicer(handlers.find, max_calls=1024)),
+        (add_MultiplexServiceServicer_to_server, MultiplexServicer(handlers.find, 1024, load)),
         *registrations,
     ]
     for register, servicer in services:

@@ -12,17 +12,18 @@ from mesh.interceptors.client import (
 )
 from mesh.interceptors.handler_table import HandlerTable
 from mesh.interceptors.server import ServerInterceptor
+from mesh.load_meter import LoadMeter
 from mesh.metrics import RpcMetrics
 
 
-def handler_table(metrics: RpcMetrics) -> HandlerTable:
+def handler_table(metrics: RpcMetrics, load: LoadMeter) -> HandlerTable:
     """What a server's services are registered with; it wraps every handler.
 
     One interceptor does it all, in this order: request context first (all others log with the id), then the span
-    (so that errors are recorded on it), then the metrics (they must see the final code), errors innermost (they turn
-    exceptions into that code).
+    (so that errors are recorded on it), then metrics and load (they must see the final code), errors innermost (they
+    turn exceptions into that code).
     """
-    return HandlerTable(ServerInterceptor(metrics).wrap)
+    return HandlerTable(ServerInterceptor(metrics, load).wrap)
 
 
 def client_chain() -> list[grpc.aio.ClientInterceptor]:

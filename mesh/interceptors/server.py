@@ -1,4 +1,4 @@
-"""Server side: request context, span, metrics and errors around every handler.
+"""Server side: request context, span, metrics, load report and errors around every handler.
 
 A servicer method raises MeshError, or lets the AioRpcError of a next hop through; here it becomes the status on the
 wire. Anything else is a bug: logged whole with the request id, and sent as INTERNAL with the id only.
@@ -23,6 +23,8 @@ from mesh import context, tracing
 from mesh.errors import ClientCancelled, InvalidInput, MeshError
 from mesh.interceptors import error_trailers
 from mesh.interceptors.write_watch import WriteWatch
+from mesh.load_meter import LoadMeter
+from mesh.load_report import TRAILER
 from mesh.logs import get_logger
 from mesh.metrics import RpcMetrics
 
@@ -42,6 +44,17 @@ WRITE_TIMEOUT_S = 120.0
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+# Answers that say more of the server than of the request: its load report counts them as errors.
+_OUR_FAULT = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
 # The status travels in a header, of which peers take 8 KiB for sure, and each byte that is not ASCII becomes three
 # there. A sentence may quote a name that a stranger chose, so its length is not ours.
 _MAX_MESSAGE_BYTES = 2048
@@ -55,14 +68,15 @@ if TYPE_CHECKING:
 class ServerInterceptor:
     """Wraps the handlers of all four kinds of RPC, once for all calls (mesh/interceptors/handler_table.py)."""
 
-    def __init__(self, metrics: RpcMetrics, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
+    def __init__(self, metrics: RpcMetrics, load: LoadMeter, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
         self._metrics = metrics
+        self._load = load
         self._write_timeout_s = write_timeout_s
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """A handler of the same kind that does for every call what this interceptor is for."""
         make, behaviour = _kind_of(handler)
-        described = _Method(method, self._metrics)
+        described = _Method(method, self._metrics, self._load)
         wrap = self._streaming if handler.response_streaming else self._unary
         deserialize = handler.request_deserializer
         if deserialize is not None and not handler.request_streaming:
@@ -74,7 +88,9 @@ class ServerInterceptor:
             call = _Call(method, servicer_context)
             with call:
                 try:
-                    return await behaviour(_well_formed(request), servicer_context)
+                    response = await behaviour(_well_formed(request), servicer_context)
+                    call.report_load()
+                    return response
                 except (Exception, asyncio.CancelledError) as error:
                     code, message, trailers = call.failed(error)
             return await servicer_context.abort(code, message, trailers)
@@ -91,6 +107,7 @@ class ServerInterceptor:
                     responses = behaviour(_well_formed(request), servicer_context)
                     if not hasattr(responses, "__aiter__"):
                         await responses
+                        call.report_load()
                         return
                     with WriteWatch(self._write_timeout_s) as watch:
                         async with aclosing(responses):
@@ -98,6 +115,7 @@ class ServerInterceptor:
                                 watch.begin()
                                 await _write(servicer_context, response)
                                 watch.end()
+                    call.report_load()
                     return
                 except (Exception, asyncio.CancelledError) as error:
                     code, message, trailers = call.failed(error)
@@ -154,10 +172,11 @@ def _kind_of(handler: Handler) -> tuple[Callable[..., Handler], Callable[..., An
 class _Method:
     """What is the same for all calls of one method."""
 
-    def __init__(self, name: str, metrics: RpcMetrics) -> None:
+    def __init__(self, name: str, metrics: RpcMetrics, load: LoadMeter) -> None:
         self.name = name
         self.metrics = metrics.of(name)
         self.is_traced = not name.startswith(_UNTRACED)
+        self.load = load if self.is_traced else None
         # Set up once, before a server has handlers.
         self.is_recorded = tracing.is_recording()
         self.service, _, self.rpc = name.lstrip("/").partition("/")
@@ -201,6 +220,8 @@ class _Call:
         )
         self._started = time.perf_counter()
         self._method.metrics.began()
+        if self._method.load is not None:
+            self._method.load.began()
         self._context_token = context.enter(self._request)
         if self._method.is_traced and (trace_parent is not None or self._method.is_recorded):
             self._spanning = self._begin_span({name: value for name, value in metadata if isinstance(value, str)})
@@ -218,6 +239,8 @@ class _Call:
         finally:
             context.leave(self._context_token)
             self._method.metrics.ended(self._code.name, time.perf_counter() - self._started)
+            if self._method.load is not None:
+                self._method.load.ended(is_failed=self._code in _OUR_FAULT)
             if self._code is not grpc.StatusCode.OK:
                 request_id = self._request.request_id
                 log.info("rpc_failed", method=self._method.name, code=self._code.name, request_id=request_id)
@@ -240,7 +263,13 @@ class _Call:
             set_status_on_exception=False,
         )
 
-    def failed(self, error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
+    def report_load(self) -> None:
+        """Say with the trailing metadata how full this server is: the call ends well."""
+        load = self._method.load
+        if load is not None:
+            self._servicer_context.set_trailing_metadata(((TRAILER, load.encoded()),))
+
+    def failed(self, error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
         """Status, sentence and trailing metadata for an exception of the handler. Raises it again when the call itself
         was cancelled."""
         task = asyncio.current_task()
@@ -251,7 +280,11 @@ class _Call:
         self._span.set_status(Status(StatusCode.ERROR, message))
         # The id also tells a caller that this process answered, and not a broken way to it (mesh/pool.py).
         request = context.current()
-        trailers: tuple[tuple[str, str], ...] = ((context.REQUEST_ID_HEADER, request.request_id),) if request else ()
+        trailers: tuple[tuple[str, str | bytes], ...] = ()
+        if request is not None:
+            trailers = ((context.REQUEST_ID_HEADER, request.request_id),)
+        if self._method.load is not None:
+            trailers += ((TRAILER, self._method.load.encoded()),)
         if isinstance(error, MeshError):
             trailers += error_trailers.trailers_of(error)
         elif isinstance(error, grpc.aio.AioRpcError):

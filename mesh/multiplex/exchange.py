@@ -18,6 +18,8 @@ import grpc
 import grpc.aio
 
 from mesh.interceptors.client import headers, shorter
+from mesh.load_meter import FRESH_S
+from mesh.load_report import decode_load_report
 from mesh.multiplex import INITIAL_CREDIT
 from mesh.multiplex.deadlines import Deadlines
 from mesh.multiplex.linger import Linger
@@ -107,6 +109,7 @@ class Exchange:
         self._call_ids = count(1)
         self._calls: dict[int, Stream | Reply] = {}
         self._guarded: set[grpc.aio.Call] = set()
+        self._asks_at = 0.0
         self._deadlines = Deadlines(self._expire)
         self._peer = peer
         self._liveness_timeout_s = liveness_timeout_s
@@ -177,7 +180,8 @@ class Exchange:
     async def guard(self, call: grpc.aio.Call, answer: Awaitable[T]) -> T:
         """`answer`, which `call`, a call of its own to the same peer, is to bring.
 
-        Raises UNAVAILABLE when the peer gives no sign of life.
+        Raises UNAVAILABLE when the peer gives no sign of life. Afterwards the peer is asked how full it is: it says so
+        in the call's trailing metadata as well, but gRPC's core keeps that for its own balancers.
         """
         self._guarded.add(call)
         self._liveness.awaited()
@@ -190,6 +194,10 @@ class Exchange:
             raise self._silence from None
         finally:
             self._guarded.discard(call)
+            now = asyncio.get_running_loop().time()
+            if now >= self._asks_at:
+                self._asks_at = now + FRESH_S
+                self._ping()
 
     async def close(self) -> None:
         """End the Exchange and all of its calls."""
@@ -244,7 +252,7 @@ class Exchange:
                 if response.pong:
                     self._peer.answers_pings = True
                 if response.load_report:
-                    self._peer.on_load(response.load_report)
+                    self._peer.report(decode_load_report(response.load_report))
         except grpc.aio.AioRpcError as failure:
             is_broken = failure.code() in _BROKEN
             self.is_unimplemented = failure.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from mesh.load_report import LoadReport
+
 # Generous beside what a busy event loop takes for a pong, short beside what a person waits for.
 LIVENESS_TIMEOUT_S = 3.0
 
@@ -32,7 +34,12 @@ class Peer:
         self.answers_pings = False
         self.is_suspect = False
         self.on_suspect: Callable[[bool], None] = lambda is_suspect: None
-        self.on_load: Callable[[bytes], None] = lambda encoded: None
+        self.on_load: Callable[[LoadReport], None] = lambda report: None
+
+    def report(self, report: LoadReport | None) -> None:
+        """Take in what it says of its load; None when that was none."""
+        if report is not None:
+            self.on_load(report)
 
     def suspect(self, is_suspect: bool) -> None:
         """Note whether it owes a sign of life."""

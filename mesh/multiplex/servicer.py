@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 import grpc
 import grpc.aio
 
+from mesh.load_meter import LoadMeter
 from mesh.multiplex import INITIAL_CREDIT
 from mesh.multiplex.deadlines import Deadlines
 from mesh.v1 import multiplex_pb2 as pb
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 Find: TypeAlias = "Callable[[str], Handler | None]"
+Trailers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 # Above this size no more responses join a message. One that is larger goes alone.
 MAX_BATCH_BYTES = 1 << 20
@@ -35,12 +37,13 @@ class MultiplexServicer(MultiplexServiceServicer):
     """Answers the calls of methods with one request, whatever many responses.
 
     find: the wrapped handler of a method, None for one that is not served. max_calls: at one time, over one Exchange;
-    more get RESOURCE_EXHAUSTED.
+    more get RESOURCE_EXHAUSTED. load: of the server, said with the answers whenever it has changed.
     """
 
-    def __init__(self, find: Find, max_calls: int) -> None:
+    def __init__(self, find: Find, max_calls: int, load: LoadMeter) -> None:
         self._find = find
         self._max_calls = max_calls
+        self._load = load
         self._exchanges: set[_Exchange] = set()
         self._is_draining = False
 
@@ -53,7 +56,7 @@ class MultiplexServicer(MultiplexServiceServicer):
     async def Exchange(
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: object
     ) -> AsyncGenerator[pb.ExchangeResponse, None]:
-        exchange = _Exchange(self._find, self._max_calls)
+        exchange = _Exchange(self._find, self._max_calls, self._load)
         if self._is_draining:
             exchange.end()
         self._exchanges.add(exchange)
@@ -70,9 +73,11 @@ class MultiplexServicer(MultiplexServiceServicer):
 class _Exchange:
     """The calls of one Exchange, and what they have answered that is not sent yet."""
 
-    def __init__(self, find: Find, max_calls: int) -> None:
+    def __init__(self, find: Find, max_calls: int, load: LoadMeter) -> None:
         self._find = find
         self._max_calls = max_calls
+        self._load = load
+        self._load_said = b""
         self._calls: dict[int, tuple[_CallContext, asyncio.Task[None]]] = {}
         self._deadlines = Deadlines(self._expire)
         self._ready: deque[pb.CallPart] = deque()
@@ -117,7 +122,15 @@ class _Exchange:
             parts.append(part)
             size_bytes += len(part.response)
         pong, self._pong = self._pong, 0
-        return pb.ExchangeResponse(parts=parts, pong=pong)
+        return pb.ExchangeResponse(parts=parts, pong=pong, load_report=self._news_of_load())
+
+    def _news_of_load(self) -> bytes:
+        """The load report, unless it is what was said last."""
+        load = self._load.encoded()
+        if load is self._load_said:
+            return b""
+        self._load_said = load
+        return load
 
     async def close(self) -> None:
         """Cancel what runs, and wait for its end."""
@@ -209,6 +222,9 @@ class _CallContext:
     def time_remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
+    def set_trailing_metadata(self, trailing_metadata: Trailers) -> None:
+        """Where the interceptor puts the load report, which the Exchange says by itself."""
+
     def set_code(self, code: grpc.StatusCode) -> None:
         """What generated base classes do before they raise NotImplementedError; the interceptor decides."""
 
@@ -235,9 +251,7 @@ class _CallContext:
         content: bytes = message if self._serialize is None else self._serialize(message)
         return content
 
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[tuple[str, str], ...] = ()
-    ) -> NoReturn:
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Trailers = ()) -> NoReturn:
         raise _Aborted(_status(code, details, trailing_metadata))
 
 
@@ -254,7 +268,8 @@ class _Aborted(Exception):
         self.status = status
 
 
-def _status(code: grpc.StatusCode, details: str, trailers: tuple[tuple[str, str], ...] = ()) -> pb.CallStatus:
+def _status(code: grpc.StatusCode, details: str, trailers: Trailers = ()) -> pb.CallStatus:
     number: int = code.value[0]
-    headers = [pb.CallHeader(name=name, value=value) for name, value in trailers]
+    # Binary ones are load reports.
+    headers = [pb.CallHeader(name=name, value=value) for name, value in trailers if isinstance(value, str)]
     return pb.CallStatus(code=number, details=details, trailers=headers)

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mesh.interceptors import handler_table
+from mesh.load_meter import LoadMeter
 from mesh.metrics import RpcMetrics
 from mesh.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from registry.catalog import Catalog
@@ -44,7 +45,7 @@ class RunningRegistry:
         self.watch_log = WatchLog(f"epoch-{next(_starts)}", deployments)
         self.control = ControlPlane(catalog, self.watch_log, Leases(time.monotonic))
         await self.control.start()
-        handlers = handler_table(RpcMetrics(CollectorRegistry()))
+        handlers = handler_table(RpcMetrics(CollectorRegistry()), LoadMeter())
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers((handlers,))
         servicer = RegistryServicer(catalog, self.control)

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.endpoints import Endpoint, EndpointSet, Target
+from mesh.endpoints import STALE_S, Endpoint, EndpointSet, Target
+from mesh.load_report import LoadReport
 from mesh.multiplex.channel import MultiplexedChannel, open_multiplexed
 from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, SERVICE_KIND_PREDICTOR, Replica, ServedModel
 from mesh.view import MeshView
@@ -117,6 +118,22 @@ async def test_those_that_owe_a_sign_of_life_are_left_out_unless_all_do() -> Non
     assert endpoints.responsive(both) == both
     channels[0].peer.suspect(False)
     assert endpoints.responsive(both) == both[:1]
+    await endpoints.close()
+
+
+async def test_what_a_replica_says_of_its_load_reaches_its_endpoint_and_ages_there() -> None:
+    clock = [100.0]
+    view = MeshView(replicas={"r1": predictor("r1", "127.0.0.1:1")})
+    endpoints = EndpointSet(lambda: view, open_multiplexed, now=lambda: clock[0])
+    [endpoint] = endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
+    assert isinstance(endpoint.channel, MultiplexedChannel)
+
+    endpoint.channel.peer.report(LoadReport(work=7.0))
+    endpoint.channel.peer.report(None)
+    assert endpoint.load == 7.0
+    clock[0] += STALE_S
+    endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
+    assert endpoint.load == 0.0
     await endpoints.close()
 
 

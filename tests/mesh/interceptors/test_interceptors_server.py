@@ -17,6 +17,8 @@ from mesh.errors import NotFound
 from mesh.interceptors import handler_table
 from mesh.interceptors.handler_table import HandlerTable
 from mesh.interceptors.server import ServerInterceptor
+from mesh.load_meter import WINDOW_S, Holdings, LoadMeter
+from mesh.load_report import TRAILER, decode_load_report
 from mesh.metrics import RpcMetrics
 from mesh.testing import eventually
 
@@ -58,6 +60,8 @@ async def flooding(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
 def answer(request: bytes) -> bytes:
     if request == b"absent":
         raise NotFound("no such thing")
+    if request == b"bug":
+        raise ZeroDivisionError
     return request
 
 
@@ -67,8 +71,18 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
+def clock() -> list[float]:
+    return [100.0]
+
+
+@pytest.fixture
+def load(clock: list[float]) -> LoadMeter:
+    return LoadMeter(lambda: clock[0])
+
+
+@pytest.fixture
 async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel]:
-    table = handler_table(RpcMetrics(registry))
+    table = handler_table(RpcMetrics(registry), LoadMeter())
     handlers = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(streaming),
@@ -175,7 +189,7 @@ async def test_client_that_does_not_read_loses_its_place(registry: CollectorRegi
         finally:
             ended.set()
 
-    table = HandlerTable(ServerInterceptor(RpcMetrics(registry), write_timeout_s=0.2).wrap)
+    table = HandlerTable(ServerInterceptor(RpcMetrics(registry), LoadMeter(), write_timeout_s=0.2).wrap)
     handlers = {"Flood": grpc.unary_stream_rpc_method_handler(flood)}
     table.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
     server = grpc.aio.server()
@@ -193,3 +207,81 @@ async def test_client_that_does_not_read_loses_its_place(registry: CollectorRegi
     await server.stop(None)
 
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Context:
+    """What the interceptor asks of a call; keeps its trailing metadata, which gRPC's core would hide from a client."""
+
+    def __init__(self) -> None:
+        self.trailers: list[tuple[str, str | bytes]] = []
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def time_remaining(self) -> None:
+        return None
+
+    def set_trailing_metadata(self, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
+        self.trailers = list(trailers)
+
+    async def write(self, message: bytes) -> None:
+        assert message == b"x"
+
+    async def abort(self, code: object, details: str, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
+        self.trailers = list(trailers)
+
+
+HANDLERS = {
+    "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary),
+    "UnaryStream": grpc.unary_stream_rpc_method_handler(streaming),
+    "StreamUnary": grpc.stream_unary_rpc_method_handler(collecting),
+    "StreamStream": grpc.stream_stream_rpc_method_handler(talking),
+}
+
+
+async def trailers_of(load: LoadMeter, method: str, request: bytes) -> list[tuple[str, str | bytes]]:
+    """The trailing metadata of a call to its end, whatever that is."""
+    wrapped: Any = ServerInterceptor(RpcMetrics(CollectorRegistry()), load).wrap(method, HANDLERS[method])
+    behaviour = wrapped.unary_unary or wrapped.unary_stream or wrapped.stream_unary or wrapped.stream_stream
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield request
+
+    servicer_context = Context()
+    await behaviour(requests() if wrapped.request_streaming else request, servicer_context)
+    return servicer_context.trailers
+
+
+@pytest.mark.parametrize("method", HANDLERS)
+@pytest.mark.parametrize("request_bytes", [b"x", b"absent"])
+async def test_every_end_says_how_full_the_server_is(load: LoadMeter, method: str, request_bytes: bytes) -> None:
+    load.ask(lambda: Holdings(queued=5, queued_tokens=90, kv_usage=0.5))
+
+    trailers = dict(await trailers_of(load, method, request_bytes))
+
+    encoded = trailers[TRAILER]
+    assert isinstance(encoded, bytes)
+    report = decode_load_report(encoded)
+    assert report is not None and (report.queued, report.queued_tokens, report.kv_usage) == (5, 90, 0.5)
+    assert (context.REQUEST_ID_HEADER in trailers) == (request_bytes == b"absent")
+    assert load.report().work == 0.0
+
+
+async def test_what_tells_nothing_of_the_load_is_not_counted(load: LoadMeter) -> None:
+    wrapped: Any = ServerInterceptor(RpcMetrics(CollectorRegistry()), load).wrap(
+        "/grpc.health.v1.Health/Check", HANDLERS["UnaryUnary"]
+    )
+    servicer_context = Context()
+    await wrapped.unary_unary(b"x", servicer_context)
+
+    assert servicer_context.trailers == []
+
+
+async def test_only_the_server_s_own_faults_count_as_its_errors(load: LoadMeter, clock: list[float]) -> None:
+    await trailers_of(load, "UnaryUnary", b"absent")
+    await trailers_of(load, "UnaryUnary", b"bug")
+    clock[0] += WINDOW_S
+
+    report = load.report()
+
+    assert report.requests_per_s == 2 * report.errors_per_s > 0

@@ -16,15 +16,19 @@ from mesh import context
 from mesh.channel import open_channel
 from mesh.errors import Overloaded
 from mesh.interceptors import error_trailers
+from mesh.load_meter import Holdings, LoadMeter
+from mesh.load_report import LoadReport
 from mesh.multiplex import INITIAL_CREDIT, MAX_SHARED_REQUEST_BYTES
-from mesh.multiplex.channel import open_multiplexed
+from mesh.multiplex.channel import MultiplexedChannel, open_multiplexed
 from mesh.testing import eventually, serve_on_free_port
 from mesh.v1 import language_model_pb2 as pb
+from mesh.v1 import multiplex_pb2 as pb_multiplex
 from mesh.v1.language_model_pb2_grpc import (
     LanguageModelServicer,
     LanguageModelStub,
     add_LanguageModelServicer_to_server,
 )
+from mesh.v1.multiplex_pb2_grpc import MultiplexServiceServicer, add_MultiplexServiceServicer_to_server
 
 OPENERS = [open_channel, open_multiplexed]
 
@@ -91,13 +95,18 @@ def servicer() -> Counting:
 
 
 @pytest.fixture
-async def address(servicer: Counting) -> AsyncIterator[str]:
-    async with serve_on_free_port((add_LanguageModelServicer_to_server, servicer)) as free:
+def load() -> LoadMeter:
+    return LoadMeter()
+
+
+@pytest.fixture
+async def address(servicer: Counting, load: LoadMeter) -> AsyncIterator[str]:
+    async with serve_on_free_port((add_LanguageModelServicer_to_server, servicer), load=load) as free:
         yield free
 
 
 @pytest.fixture
-async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(address: str) -> AsyncIterator[MultiplexedChannel]:
     async with open_multiplexed(address) as opened:
         yield opened
 
@@ -314,3 +323,55 @@ async def test_closing_the_channel_ends_what_runs(address: str, servicer: Counti
     with pytest.raises(grpc.aio.AioRpcError):
         await running
     await eventually(lambda: servicer.num_cancelled == 1)
+
+
+async def test_the_load_of_the_peer_is_told_while_a_stream_runs(
+    channel: MultiplexedChannel, servicer: Counting, load: LoadMeter
+) -> None:
+    reports: list[LoadReport] = []
+    channel.peer.on_load = reports.append
+    load.ask(lambda: Holdings(queued=6))
+
+    running = asyncio.create_task(texts(channel, "wait"))
+    await eventually(lambda: any(report.queued == 6 for report in reports))
+
+    assert not running.done()
+    servicer.go_on.set()
+    await running
+
+
+async def test_the_load_of_the_peer_is_told_after_a_call_of_its_own(
+    channel: MultiplexedChannel, load: LoadMeter
+) -> None:
+    reports: list[LoadReport] = []
+    channel.peer.on_load = reports.append
+    await length(channel, "x" * (MAX_SHARED_REQUEST_BYTES + 1))
+    load.ask(lambda: Holdings(queued=6))
+
+    async with asyncio.timeout(20):
+        while not any(report.queued == 6 for report in reports):
+            await length(channel, "x" * (MAX_SHARED_REQUEST_BYTES + 1))
+
+
+async def test_a_peer_that_lies_about_its_form_of_report_is_heard_all_the_same(address: str) -> None:
+    server = grpc.aio.server()
+
+    async def exchange(requests: AsyncIterator[Any], _: object) -> AsyncIterator[pb_multiplex.ExchangeResponse]:
+        async for request in requests:
+            for opened in request.opened:
+                status = pb_multiplex.CallStatus(code=9999, details="no such code")
+                yield pb_multiplex.ExchangeResponse(
+                    parts=[pb_multiplex.CallPart(call_id=opened.call_id, status=status)], load_report=b"\xff\xff"
+                )
+
+    servicer = MultiplexServiceServicer()
+    servicer.Exchange = exchange  # type: ignore[method-assign, assignment]
+    add_MultiplexServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_multiplexed(f"127.0.0.1:{port}") as channel:
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await length(channel, "a")
+            assert raised.value.code() is grpc.StatusCode.UNKNOWN
+    await server.stop(None)

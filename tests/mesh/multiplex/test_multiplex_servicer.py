@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from mesh.channel import open_channel
 from mesh.interceptors import handler_table
+from mesh.load_meter import Holdings, LoadMeter
+from mesh.load_report import decode_load_report
 from mesh.metrics import RpcMetrics
 from mesh.multiplex.servicer import MAX_BATCH_BYTES, MultiplexServicer
 from mesh.testing import eventually
@@ -95,12 +97,17 @@ def servicer() -> Stepping:
 
 
 @pytest.fixture
-def multiplex(servicer: Stepping) -> MultiplexServicer:
-    handlers = handler_table(RpcMetrics(CollectorRegistry()))
+def load() -> LoadMeter:
+    return LoadMeter()
+
+
+@pytest.fixture
+def multiplex(servicer: Stepping, load: LoadMeter) -> MultiplexServicer:
+    handlers = handler_table(RpcMetrics(CollectorRegistry()), load)
     add_LanguageModelServicer_to_server(servicer, cast("grpc.aio.Server", handlers))
     talking = {"Talk": grpc.stream_stream_rpc_method_handler(talk)}
     handlers.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", talking),))
-    return MultiplexServicer(handlers.find, max_calls=40)
+    return MultiplexServicer(handlers.find, max_calls=40, load=load)
 
 
 @pytest.fixture
@@ -231,3 +238,39 @@ async def test_an_exchange_ends_when_the_peer_closes_its_side_and_its_calls_have
     peer.send(None)
 
     assert await peer.read() is None
+
+
+async def test_a_ping_is_answered_at_once_while_all_calls_wait(peer: Peer, servicer: Stepping) -> None:
+    peer.open(*range(1, 33))
+    await _all_wait(servicer, 32)
+    for number in (1, 2, 77):
+        peer.send(pb.ExchangeRequest(ping=number))
+
+        response = await peer.read()
+
+        assert response is not None and response.pong == number and not response.parts
+
+
+async def test_the_load_is_said_in_mid_stream_whenever_it_has_changed(
+    peer: Peer, servicer: Stepping, load: LoadMeter
+) -> None:
+    num_queued = 3
+    load.ask(lambda: Holdings(queued=num_queued))
+    peer.open(1)
+    seen: list[int] = []
+    num_messages = 0
+    async with asyncio.timeout(20):
+        while seen != [3, 4]:
+            await _all_wait(servicer, 1)
+            servicer.step()
+            response = await peer.read()
+            peer.send(pb.ExchangeRequest(credits=[pb.CallCredit(call_id=1, num_responses=1)]))
+            assert response is not None
+            num_messages += 1
+            if response.load_report:
+                report = decode_load_report(response.load_report)
+                assert report is not None
+                seen = list(dict.fromkeys([*seen, report.queued]))
+                num_queued = 4
+
+    assert num_messages > len(seen)
