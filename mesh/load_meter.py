@@ -70,6 +70,8 @@ class LoadMeter:
         self._num_running -= 1
         self._num_ended += 1
         self._num_failed += is_failed
+        if not self._num_running:
+            self._extra_work = 0.0  # sums of floats drift
 
     @contextmanager
     def work(self, cost: float) -> Iterator[None]:

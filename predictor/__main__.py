@@ -23,6 +23,7 @@ from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica
 from mesh.version import software_version
 from predictor.deployed import deployed_models
 from predictor.engine_debug_servicer import EngineDebugServicer
+from predictor.holdings import holdings_of
 from predictor.language_model_servicer import LanguageModelServicer
 from predictor.loader import ModelLoader
 from predictor.metrics import ModelCollector
@@ -89,11 +90,12 @@ def _add_services(server: MeshServer, repository: ModelRepository) -> None:
     )
     server.add(
         lm_grpc.add_LanguageModelServicer_to_server,
-        LanguageModelServicer(repository, lambda: server.address),
+        LanguageModelServicer(repository, lambda: server.address, server.load),
         "mesh.v1.LanguageModel",
     )
     server.add(debug_grpc.add_EngineDebugServicer_to_server, EngineDebugServicer(repository), "mesh.v1.EngineDebug")
     server.metrics_registry.register(ModelCollector(repository))
+    server.load.ask(lambda: holdings_of(repository))
 
 
 def _replica(server: MeshServer) -> Replica:

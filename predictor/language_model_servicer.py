@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 
 from mesh.errors import InvalidInput, Overloaded
+from mesh.load_meter import LoadMeter
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1 import language_model_pb2_grpc as lm_grpc
 from predictor import generation_messages as messages
@@ -28,15 +29,21 @@ MAX_SCORE_ITEMS = 1024
 # Score calls at the same time; the items of each wait for the engine.
 MAX_RUNNING_SCORES = 64
 
+# What a token of text is about, and what an output is about whose request does not limit it.
+CHARS_PER_TOKEN = 4
+USUAL_OUTPUT_TOKENS = 256
+
 Context = grpc.aio.ServicerContext[Any, Any]
+Request = lm.GenerateRequest | lm.ScoreRequest | lm.TokenizeRequest | lm.DescribeModelRequest
 
 
 class LanguageModelServicer(lm_grpc.LanguageModelServicer):
-    """`address` gives host:port of this replica, for GenerationStart."""
+    """`address` gives host:port of this replica, for GenerationStart. `load` is told the tokens of each call."""
 
-    def __init__(self, repository: ModelRepository, address: Callable[[], str]) -> None:
+    def __init__(self, repository: ModelRepository, address: Callable[[], str], load: LoadMeter) -> None:
         self._repository = repository
         self._address = address
+        self._load = load
         self._num_running_scores = 0
 
     async def Generate(
@@ -87,13 +94,24 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
             self._num_running_scores -= 1
 
     @asynccontextmanager
-    async def _hold(
-        self, request: lm.GenerateRequest | lm.ScoreRequest | lm.TokenizeRequest | lm.DescribeModelRequest
-    ) -> AsyncIterator[tuple[LoadedModel, LanguageModelRuntime]]:
+    async def _hold(self, request: Request) -> AsyncIterator[tuple[LoadedModel, LanguageModelRuntime]]:
         async with self._repository.hold(request.model_name, request.model_version) as model:
             if not isinstance(model.runtime, LanguageModelRuntime):
                 raise InvalidInput(f"model '{request.model_name}' is no language model", field="model_name")
-            yield model, model.runtime
+            with self._load.work(_estimated_tokens(request)):
+                yield model, model.runtime
+
+
+def _estimated_tokens(request: Request) -> float:
+    """Tokens that the request has computed, as far as it shows without a tokenizer: what its caller can see as well."""
+    if isinstance(request, lm.GenerateRequest):
+        sampling = request.sampling
+        output = sampling.max_tokens if sampling.HasField("max_tokens") else USUAL_OUTPUT_TOKENS
+        prompt = len(request.token_ids.ids) + len(request.text) / CHARS_PER_TOKEN
+        return 1 + prompt + max(1, sampling.n) * max(0, output)
+    if isinstance(request, lm.ScoreRequest):
+        return 1 + request.ByteSize() / CHARS_PER_TOKEN
+    return 1.0
 
 
 async def _prompt(

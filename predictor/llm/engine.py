@@ -130,6 +130,7 @@ class Engine:
             num_draft_tokens=scheduler.num_draft_tokens,
             num_last_step_tokens=self._plan.num_tokens,
             last_step_s=self._last_step_s,
+            max_num_seqs=scheduler.max_num_seqs,
             num_accepted_by_position=dict(scheduler.num_accepted_by_position),
             num_finished=dict(self._finished),
             num_rejected=dict(scheduler.num_rejected),

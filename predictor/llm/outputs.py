@@ -135,6 +135,7 @@ class EngineStats:
         accepted ones by their place in the draft.
     num_finished, num_rejected: outputs that ended, and requests that were refused for want of room.
     num_deaths: engine processes that ended or hung.
+    max_num_seqs: sequences that may run at the same time; 0 before the first step.
     """
 
     num_running: int = 0
@@ -154,6 +155,7 @@ class EngineStats:
     num_deaths: int = 0
     num_last_step_tokens: int = 0
     last_step_s: float = 0.0
+    max_num_seqs: int = 0
     num_accepted_by_position: Mapping[int, int] = field(default_factory=dict)
     num_finished: Mapping[FinishReason, int] = field(default_factory=dict)
     num_rejected: Mapping[RejectionReason, int] = field(default_factory=dict)

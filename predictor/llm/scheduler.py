@@ -51,6 +51,10 @@ class Scheduler:
         return bool(self._sequences)
 
     @property
+    def max_num_seqs(self) -> int:
+        return self._settings.max_num_seqs
+
+    @property
     def num_waiting_tokens(self) -> int:
         return sum(sequence.num_uncomputed_tokens for sequence in self.waiting)
 

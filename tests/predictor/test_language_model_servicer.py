@@ -11,10 +11,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from mesh.testing import serve_in_process
+from mesh.channel import open_channel
+from mesh.load_meter import LoadMeter
+from mesh.testing import eventually, serve_on_free_port
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub, add_LanguageModelServicer_to_server
-from predictor.language_model_servicer import LanguageModelServicer
+from predictor.language_model_servicer import USUAL_OUTPUT_TOKENS, LanguageModelServicer
 from predictor.llm.guide import GuideKind, GuideSpec
 from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository
@@ -26,6 +28,7 @@ from tests.predictor.fake_runtime import FakeLoader, spec
 class Served:
     stub: LanguageModelStub
     model: EchoLanguageModel
+    load: LoadMeter
 
     async def generate(self, request: lm.GenerateRequest) -> list[lm.GenerateResponse]:
         return [response async for response in self.stub.Generate(request)]
@@ -40,11 +43,13 @@ async def serving() -> AsyncIterator[Served]:
 
     repository = ModelRepository([spec("echo", "echo"), spec("table")], loader, on_change)
     await repository.load_all()
-    servicer = LanguageModelServicer(repository, lambda: "host:1234")
-    async with serve_in_process((add_LanguageModelServicer_to_server, servicer)) as channel:
+    load = LoadMeter()
+    servicer = LanguageModelServicer(repository, lambda: "host:1234", load)
+    registration = (add_LanguageModelServicer_to_server, servicer)
+    async with serve_on_free_port(registration, load=load) as address, open_channel(address) as channel:
         model = loader.runtimes["echo"]
         assert isinstance(model, EchoLanguageModel)
-        yield Served(LanguageModelStub(channel), model)
+        yield Served(LanguageModelStub(channel), model, load)
 
 
 def request(text: str = "abc", **sampling: object) -> lm.GenerateRequest:
@@ -319,3 +324,18 @@ async def test_tokenize_and_describe() -> None:
         eos_token="<end>",
         eos_token_ids=[0],
     )
+
+
+async def test_a_call_counts_as_the_tokens_that_it_has_computed_while_it_runs() -> None:
+    async with serving() as served:
+        served.model.gate = asyncio.Event()
+        calls = [
+            asyncio.create_task(served.generate(request("x" * 8, max_tokens=5, n=2))),
+            asyncio.create_task(served.generate(request("x" * 4))),
+        ]
+        await eventually(lambda: served.model.num_open == 2)
+
+        assert served.load.report().work == (1 + 2 + 2 * 5) + (1 + 1 + USUAL_OUTPUT_TOKENS)
+        served.model.gate.set()
+        await asyncio.gather(*calls)
+        await eventually(lambda: served.load.report().work == 0)
