@@ -63,7 +63,7 @@ def test_counters_go_on_from_an_earlier_engine_and_gauges_do_not() -> None:
 
 def test_every_number_is_a_counter_or_is_known_to_be_none() -> None:
     """A counter that `after` forgets would go back when an engine is replaced."""
-    gauges = {"num_running", "num_waiting", "num_waiting_tokens", "num_blocks", "num_free_blocks"}
+    gauges = {"num_running", "num_waiting", "num_waiting_tokens", "num_blocks", "num_free_blocks", "max_num_seqs"}
     last = {"num_last_step_tokens", "last_step_s"}
     maps = {"num_finished", "num_rejected", "num_accepted_by_position"}
     ones = EngineStats(**{field.name: 1 for field in fields(EngineStats) if field.name not in maps})
