@@ -265,9 +265,14 @@ class _Call:
 
     def report_load(self) -> None:
         """Say with the trailing metadata how full this server is: the call ends well."""
+        trailers = self._load_trailers()
+        if trailers:
+            self._servicer_context.set_trailing_metadata(trailers)
+
+    def _load_trailers(self) -> tuple[tuple[str, str | bytes], ...]:
         load = self._method.load
-        if load is not None:
-            self._servicer_context.set_trailing_metadata(((TRAILER, load.encoded()),))
+        report = None if load is None else load.trailer()
+        return () if report is None else ((TRAILER, report),)
 
     def failed(self, error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
         """Status, sentence and trailing metadata for an exception of the handler. Raises it again when the call itself
@@ -280,11 +285,9 @@ class _Call:
         self._span.set_status(Status(StatusCode.ERROR, message))
         # The id also tells a caller that this process answered, and not a broken way to it (mesh/pool.py).
         request = context.current()
-        trailers: tuple[tuple[str, str | bytes], ...] = ()
+        trailers = self._load_trailers()
         if request is not None:
-            trailers = ((context.REQUEST_ID_HEADER, request.request_id),)
-        if self._method.load is not None:
-            trailers += ((TRAILER, self._method.load.encoded()),)
+            trailers += ((context.REQUEST_ID_HEADER, request.request_id),)
         if isinstance(error, MeshError):
             trailers += error_trailers.trailers_of(error)
         elif isinstance(error, grpc.aio.AioRpcError):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.load_meter import FRESH_S, WINDOW_S, Holdings, LoadMeter
+from mesh.load_meter import FRESH_S, TRAILER_EVERY_S, WINDOW_S, Holdings, LoadMeter
 from mesh.load_report import decode_load_report
 
 
@@ -91,6 +91,13 @@ def test_a_report_is_encoded_once_in_a_while_and_told_apart_by_identity(meter: L
     second = meter.encoded()
     report = decode_load_report(second)
     assert report is not None and report.queued == 1
+
+
+def test_of_calls_in_quick_succession_one_has_the_trailer(meter: LoadMeter, clock: Clock) -> None:
+    assert meter.trailer() == meter.encoded()
+    assert meter.trailer() is None
+    clock.now += TRAILER_EVERY_S
+    assert meter.trailer() == meter.encoded()
 
 
 @given(st.lists(st.tuples(st.sampled_from(["began", "ended", "report"]), st.floats(0, 3)), max_size=60))
