@@ -60,6 +60,7 @@ class Gateway:
         await self.http.start()
         self.server.http_address = self.http.address
         self._discovery.on_change(self._health.notice)
+        self._discovery.on_change(self._pool.notice)
         self._health.start()
 
     def _build_recorder(self) -> Recorder:

@@ -14,7 +14,7 @@ import grpc.aio
 
 from gateway.exchange import Exchange
 from gateway.metadata_cache import MetadataCache
-from mesh import context
+from mesh import context, generation_stream
 from mesh.deployments import versions_of
 from mesh.errors import InvalidInput, NotFound
 from mesh.model_health import is_ready
@@ -24,7 +24,6 @@ from mesh.pool import EndpointPool
 from mesh.v1 import explain_pb2
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.explain_pb2_grpc import ExplainServiceStub
-from mesh.v1.language_model_pb2_grpc import LanguageModelStub
 from mesh.v1.registry_pb2 import (
     SERVICE_KIND_EXPLAINER,
     SERVICE_KIND_TRANSFORMER,
@@ -104,21 +103,6 @@ class Dataplane:
 
         return await self._pool.unary(self._pool.first_hop(model_name), model_name, call)
 
-    async def forward_stream(
-        self, method: str, model_name: str, request: bytes, exchange: Exchange
-    ) -> AsyncGenerator[bytes, None]:
-        """As `forward`, for a stream of answers."""
-        self.deployment(model_name, exchange)
-        timeout_s = self._budget()
-
-        def call(channel: grpc.aio.Channel) -> AsyncIterable[bytes]:
-            rpc: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
-            return rpc(request, timeout=timeout_s())
-
-        async with aclosing(self._pool.stream(self._pool.first_hop(model_name), model_name, call)) as answers:
-            async for answer in answers:
-                yield answer
-
     async def exchange_stream(self, method: str, model_name: str, feed: BytesFeed) -> AsyncGenerator[bytes, None]:
         """Send the messages of `feed` to one replica, and yield its answers. `feed` is asked again on a retry."""
         self.deployment(model_name)
@@ -193,16 +177,26 @@ class Dataplane:
         """Continue a prompt. Closing the iterator cancels the generation."""
         self.language_model(request.model_name, exchange)
         generation = exchange.begin_generation(request)
-        timeout_s = self._budget()
-
-        def call(channel: grpc.aio.Channel) -> AsyncIterable[lm.GenerateResponse]:
-            return LanguageModelStub(channel).Generate(request, timeout=timeout_s())
-
-        kind = self._pool.first_hop(request.model_name)
-        async with aclosing(self._pool.stream(kind, request.model_name, call)) as responses:
-            async for response in responses:
+        async with aclosing(self._generate(request.model_name, request.SerializeToString())) as answers:
+            async for response, _ in answers:
                 generation.observe(response)
                 yield response
+
+    async def generate_bytes(self, model_name: str, request: bytes, exchange: Exchange) -> AsyncGenerator[bytes, None]:
+        """As `generate`, for a request and answers that pass as they are."""
+        self.deployment(model_name, exchange)
+        generation = exchange.begin_generation(request)
+        async with aclosing(self._generate(model_name, request)) as answers:
+            async for response, content in answers:
+                if content is None:
+                    content = response.SerializeToString()
+                generation.observe_bytes(content)
+                yield content
+
+    def _generate(self, model_name: str, request: bytes) -> AsyncGenerator[generation_stream.Answer, None]:
+        """One stream, also when the replica that answers dies or drains and another goes on."""
+        kind = self._pool.first_hop(model_name)
+        return generation_stream.generate(self._pool, kind, model_name, request, self._budget())
 
     async def explain(self, request: explain_pb2.ExplainRequest, exchange: Exchange) -> explain_pb2.ExplainResponse:
         """Say what a model's answer owes to its input. Raises NotFound for deployments without an explainer."""

@@ -108,12 +108,9 @@ class PassThrough(grpc.GenericRpcHandler):
             with self._recorder.exchange(PROTOCOL, method.name) as exchange:
                 exchange.is_prediction = method.is_prediction
                 model_name = model_name_of(request)
-                generation = exchange.begin_generation(request)
                 try:
-                    answers = self._dataplane.forward_stream(method.name, model_name, request, exchange)
-                    async with aclosing(answers):
+                    async with aclosing(self._dataplane.generate_bytes(model_name, request, exchange)) as answers:
                         async for answer in answers:
-                            generation.observe_bytes(answer)
                             yield answer
                 except MeshError as error:
                     raise _blamed(error, request, method) from error

@@ -106,7 +106,7 @@ class EndpointSet:
 
     def serving(self, target: Target) -> Sequence[Endpoint]:
         """The endpoints that can take a request of the target; O(1) while the view stays the same."""
-        self._follow_view()
+        self.follow_view()
         now = self._now()
         if now >= self._doubts_at:
             self._doubts_at = now + _DOUBT_EVERY_S
@@ -127,7 +127,7 @@ class EndpointSet:
 
     def of_kind(self, kind: Kind) -> list[Replica]:
         """All replicas of one service, ready or not."""
-        self._follow_view()
+        self.follow_view()
         return [endpoint.replica for endpoint in self._present.values() if endpoint.replica.kind == kind]
 
     @contextmanager
@@ -151,7 +151,8 @@ class EndpointSet:
         self._present, self._leaving, self._serving = {}, set(), {}
         await asyncio.gather(*(endpoint.channel.close() for endpoint in endpoints), *self._closing)
 
-    def _follow_view(self) -> None:
+    def follow_view(self) -> None:
+        """Take in the newest view now, and not with the next call: streams learn that their replica left."""
         view = self._view()
         if view is self._seen:
             return

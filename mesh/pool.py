@@ -22,6 +22,7 @@ from mesh.errors import ModelNotFound
 from mesh.multiplex.channel import open_multiplexed
 from mesh.pool_metrics import PoolMetrics
 from mesh.replica_choice import ReplicaChoice
+from mesh.resumable_stream import call_resumable
 from mesh.retry import RetryBudget
 from mesh.stream_call import call_stream
 from mesh.unary_call import call_unary
@@ -96,6 +97,26 @@ class EndpointPool:
         Close the generator (`contextlib.aclosing`) when leaving it early: that cancels the call at the replica.
         """
         return call_stream(self._choice, Target(kind, deployment_name, version), call, request)
+
+    def resumable_stream(
+        self,
+        kind: Kind,
+        deployment_name: str,
+        call: Callable[[Channel], AsyncGenerator[T, None]],
+        *,
+        version: str = "",
+        request: Request = ANY,
+    ) -> AsyncGenerator[T, None]:
+        """As `stream`, for a call that can be made again at any time and then goes on after the messages that it gave.
+
+        It is, when its replica dies, and when its replica leaves while another serves the deployment. The call may
+        raise BrokenAnswer and CannotContinue (mesh/resumable_stream.py).
+        """
+        return call_resumable(self._choice, Target(kind, deployment_name, version), call, request)
+
+    def notice(self, _view: MeshView) -> None:
+        """Take in a change of the view at once: for `Discovery.on_change`. Without it the next call does."""
+        self._endpoints.follow_view()
 
     async def close(self) -> None:
         """Close all channels; calls still running end as cancelled."""

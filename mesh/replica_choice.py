@@ -95,13 +95,25 @@ class ReplicaChoice:
         may = (
             error.code() is grpc.StatusCode.UNAVAILABLE
             and len(tried) < MAX_ATTEMPTS
-            and any(endpoint not in tried for endpoint in self._candidates(target))
+            and self.has_untried(target, tried)
             and context.remaining_s(default=1.0) != 0
             and self._budget.try_spend()
         )
         if may:
             self._metrics.retries.labels(service_name(target.kind)).inc()
         return may
+
+    def has_untried(self, target: Target, tried: list[Endpoint]) -> bool:
+        """True when a replica that is not in `tried` serves the target."""
+        return any(endpoint not in tried for endpoint in self._candidates(target))
+
+    def may_resume(self, target: Target, tried: list[Endpoint]) -> bool:
+        """True when a replica that is not in `tried` serves the target, and the budget allows a try; spends from it."""
+        return self.has_untried(target, tried) and self._budget.try_spend()
+
+    def resumed(self, target: Target, reason: str) -> None:
+        """A stream goes on at another replica. reason: a word of PoolMetrics."""
+        self._metrics.resumptions.labels(service_name(target.kind), reason).inc()
 
     def _candidates(self, target: Target) -> list[Endpoint]:
         # Of a version that nobody has, any replica of the model says best what is wrong with it.

@@ -36,13 +36,13 @@ async def call_stream(
             except grpc.aio.AioRpcError as error:
                 failure = error
             finally:
-                await _end(messages)
+                await end_call(messages)
         choice.failed(endpoint, failure)
         if has_begun or not choice.may_retry(target, tried, failure):
             raise as_mesh_error(failure, target) from failure
 
 
-async def _end(messages: AsyncIterable[T]) -> None:
+async def end_call(messages: AsyncIterable[T]) -> None:
     """Cancel a gRPC call that was left early, or close a generator around one. Does nothing to what has ended."""
     if isinstance(messages, AsyncGenerator):
         await messages.aclose()

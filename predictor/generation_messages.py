@@ -7,6 +7,7 @@ from typing import Any
 
 from mesh.errors import InvalidInput
 from mesh.v1 import language_model_pb2 as lm
+from predictor.llm.detokenizer import Detokenizer
 from predictor.llm.guide import GuideKind, GuideSpec
 from predictor.llm.outputs import GenerationOutput, ScoreOutput
 from predictor.llm.sequence import FinishReason, GenerationRequest, ScoreRequest
@@ -62,6 +63,19 @@ def start_message(
         prompt_text=prompt_text or "",
         prompt_token_ids=() if prompt_text is None else request.prompt_token_ids,
     )
+
+
+def repeated_message(
+    request: GenerationRequest, start: lm.GenerationStart | None, token_bytes: TokenBytes, *, has_ended: bool
+) -> lm.GenerateResponse:
+    """What was said of the tokens to go on from. has_ended: they are the whole output, so no text is held back."""
+    detokenizer = Detokenizer(token_bytes, request.stop)
+    # A stop token has no text, even where its bytes are ordinary text.
+    spoken = (token_id for token_id in request.continue_from if token_id not in request.stop_token_ids)
+    text = "".join(map(detokenizer.push, spoken))
+    if has_ended and detokenizer.matched_stop is None:
+        text += detokenizer.flush()
+    return lm.GenerateResponse(start=start, text=text, token_ids=request.continue_from, index=request.sample_index)
 
 
 def output_message(

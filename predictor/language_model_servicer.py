@@ -59,8 +59,14 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
             )
             prompt_text = runtime.decode(generation.prompt_token_ids) if request.echo else None
             start: lm.GenerationStart | None = messages.start_message(model, generation, self._address(), prompt_text)
+            repeats = bool(request.repeat_continued and request.continue_from)
             async with aclosing(runtime.generate(generation)) as outputs:
                 async for output in outputs:
+                    if repeats:
+                        # Not before there is an output: until then a request may be refused.
+                        has_ended = not output.token_ids and output.finish_reason is not None
+                        yield messages.repeated_message(generation, start, runtime.token_bytes, has_ended=has_ended)
+                        start, repeats = None, False
                     yield messages.output_message(output, start, runtime.token_bytes)
                     start = None
 

@@ -69,6 +69,7 @@ async def serve(settings: TransformerSettings) -> None:
     for release in (discovery.close, pool.close, templates.close, health.close):
         server.on_close(release)
     discovery.on_change(health.notice)
+    discovery.on_change(pool.notice)
     await discovery.start()
     await templates.start()
     await server.start()

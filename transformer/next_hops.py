@@ -6,11 +6,12 @@ Each call carries what is left of the caller's deadline, or the default when the
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Protocol
 
 import grpc.aio
 
-from mesh import context
+from mesh import context, generation_stream
 from mesh.infer_stream import Feed
 from mesh.pool import EndpointPool
 from mesh.v1 import explain_pb2
@@ -45,13 +46,22 @@ class NextHops:
             lambda channel: LanguageModelStub(channel).DescribeModel(request, timeout=self._timeout_s()),
         )
 
-    def generate(self, request: lm.GenerateRequest) -> AsyncGenerator[lm.GenerateResponse, None]:
-        """Close the generator when leaving it early: that cancels the call at the predictor."""
-        return self._pool.stream(
+    async def generate(self, request: lm.GenerateRequest) -> AsyncGenerator[lm.GenerateResponse, None]:
+        """One stream, also when the predictor dies or drains and another goes on.
+
+        Close the generator when leaving it early: that cancels the call at the predictor.
+        """
+        answers = generation_stream.generate(
+            self._pool,
             SERVICE_KIND_PREDICTOR,
             self._known(request),
-            lambda channel: LanguageModelStub(channel).Generate(request, timeout=self._timeout_s()),
+            request.SerializeToString(),
+            self._timeout_s,
+            version=request.model_version,
         )
+        async with aclosing(answers):
+            async for response, _ in answers:
+                yield response
 
     async def score(self, request: lm.ScoreRequest) -> lm.ScoreResponse:
         return await self._pool.unary(

@@ -42,7 +42,10 @@ class Pipeline:
             answers = self._next_hops.generate(request)
         else:
             prompt.tool_calling.guide(request.sampling)
-            answers = prompt.tool_calling.read(self._next_hops.generate(request))
+            # What the caller has, the reader must read all the same: calls may be open in it.
+            has_read = () if request.repeat_continued else tuple(request.continue_from)
+            request.repeat_continued = bool(request.continue_from)
+            answers = prompt.tool_calling.read(self._next_hops.generate(request), has_read)
         async with aclosing(answers):
             async for response in answers:
                 if prompt is not None and response.HasField("start"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from mesh.errors import InvalidInput
+from mesh.errors import InvalidInput, Unavailable
 from mesh.v1 import language_model_pb2 as lm
 from transformer.tools.declarations import CHOICE_FIELD, TOOLS_FIELD, ToolUse
 from transformer.tools.format import CallPart, OutputParser, ToolFormat
@@ -33,14 +33,21 @@ class ToolCalling:
         sampling.guide.grammar = self.format.grammar(self.use)
 
     async def read(
-        self, answers: AsyncGenerator[lm.GenerateResponse, None]
+        self, answers: AsyncGenerator[lm.GenerateResponse, None], known_ids: Sequence[int] = ()
     ) -> AsyncGenerator[lm.GenerateResponse, None]:
-        """The answers to the guided request, with the calls in their text as calls. Owns and closes `answers`."""
+        """The answers to the guided request, with the calls in their text as calls. Owns and closes `answers`.
+
+        known_ids: tokens that `answers` repeats first, in one message, and that the caller has: they are read, and
+        nothing of them is told. Raises Unavailable when they are not repeated.
+        """
         reader = ToolCallReader(self.format)
         async with aclosing(answers):
             try:
                 async for response in answers:
                     reader.read(response)
+                    if known_ids and response.token_ids:
+                        _forget(response, known_ids)
+                        known_ids = ()
                     yield response
             except InvalidInput as error:
                 if not (error.field or "").startswith(_GUIDE_FIELD):
@@ -48,6 +55,15 @@ class ToolCalling:
                 # The guide is ours: what is wrong with it came from a schema of the tools.
                 sentence = f"{TOOLS_FIELD} has a schema that the output cannot be held to: {error.message}"
                 raise InvalidInput(sentence, field=TOOLS_FIELD) from error
+
+
+def _forget(response: lm.GenerateResponse, known_ids: Sequence[int]) -> None:
+    """Take out of a message that repeats what the caller has all but its start."""
+    if list(response.token_ids) != list(known_ids):
+        raise Unavailable("the predictor does not repeat the tokens to go on from, so calls in them cannot be read")
+    response.text = ""
+    for field in ("token_ids", "tool_calls"):
+        response.ClearField(field)
 
 
 def _new_call_id() -> str:
@@ -59,9 +75,8 @@ class ToolCallReader:
 
     The rest of a message stays as it is: token_ids and logprobs are those of all tokens, calls included.
 
-    A stream that goes on from continue_from brings no text of those tokens, so it is read as if it were a whole output:
-    calls count from 0 again, the rest of a call that was under way is text, and what was held back when the first
-    stream broke is lost. So with tools an answer can be gone on with only while all of it was text that has passed.
+    What is told after so much text does not depend on how it was cut: a reader that has read the beginning of an output
+    goes on as the one did that read it first (transformer/tools/format.py).
     """
 
     def __init__(self, tool_format: ToolFormat, new_call_id: Callable[[], str] = _new_call_id) -> None:

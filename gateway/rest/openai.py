@@ -22,11 +22,11 @@ from gateway.exchange import Exchange
 from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
 from gateway.rest.errors import V1, protocol_of
-from gateway.rest.merging import merged
 from gateway.rest.openai_choices import Choice, Choices
 from gateway.rest.openai_chunks import Bodies, ChatBodies, TextBodies
 from gateway.rest.openai_requests import AnswerForm, ChatCompletionRequest, CompletionRequest, parse_request
 from mesh.errors import InvalidInput
+from mesh.merging import merged
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.registry_pb2 import Deployment
 

@@ -16,13 +16,13 @@ from gateway.dataplane import Dataplane, is_language_model
 from gateway.exchange import Exchange
 from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
-from gateway.rest.merging import merged
 from gateway.rest.non_finite import allows_non_finite
 from gateway.rest.openai_messages import Conversation
 from gateway.rest.sampling import sampling_from_json
 from gateway.rest.v1_instances import add_inputs, instances_of, is_columnar, outputs_of, predictions_of, tensors_of
 from gateway.rest.validation import validated
 from mesh.errors import InvalidInput
+from mesh.merging import merged
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import decode_response
 from mesh.v1 import explain_pb2

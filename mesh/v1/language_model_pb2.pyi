@@ -684,6 +684,7 @@ class GenerateResponse(_message.Message):
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     MATCHED_STOP_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    MOVED_TO_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text that is new; only whole characters. A hop that reads tool calls from it takes their text out."""
     finish_reason: Global___FinishReason.ValueType
@@ -692,6 +693,10 @@ class GenerateResponse(_message.Message):
     """Which output this is about: sample_index … sample_index + n - 1."""
     matched_stop: _builtins.str
     """The stop text that ended the output; in its last message only."""
+    moved_to: _builtins.str
+    """Address or name of the replica that goes on with this output from this message on: the one before died or left. Of
+    such an output `usage` and `timings` are those of the whole, measured by the hop that moved it.
+    """
     @_builtins.property
     def start(self) -> Global___GenerationStart:
         """Set in the first message only."""
@@ -736,10 +741,11 @@ class GenerateResponse(_message.Message):
         prompt_logprobs: _abc.Iterable[Global___PositionLogprobs] | None = ...,
         matched_stop: _builtins.str = ...,
         tool_calls: _abc.Iterable[Global___ToolCallDelta] | None = ...,
+        moved_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "matched_stop", b"matched_stop", "prompt_logprobs", b"prompt_logprobs", "start", b"start", "text", b"text", "timings", b"timings", "token_ids", b"token_ids", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "matched_stop", b"matched_stop", "moved_to", b"moved_to", "prompt_logprobs", b"prompt_logprobs", "start", b"start", "text", b"text", "timings", b"timings", "token_ids", b"token_ids", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

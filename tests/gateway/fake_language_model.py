@@ -1,7 +1,7 @@
 """A language model behind a gateway for its tests, with the transformer that would stand before it.
 
 It obeys what a request asks for as far as a client can tell: n outputs in turn, an echo, log-probabilities, a guide, a
-tool call. What a prompt holds decides what goes wrong.
+tool call, words to go on from. What a prompt holds decides what goes wrong.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class FakeLanguageModel(LanguageModelServicer):
     async def _say(self, request: lm.GenerateRequest, text: str) -> AsyncIterator[lm.GenerateResponse]:
         for message in _opening(request, text):
             yield message
-        outputs = range(request.sampling.n or 1)
+        first = request.sampling.sample_index
+        outputs = range(first, first + (request.sampling.n or 1))
         if _calls_tool(request, text):
             for message in _tool_call(request):
                 yield message
@@ -61,7 +62,7 @@ class FakeLanguageModel(LanguageModelServicer):
         words = (
             [] if request.sampling.max_tokens == 0 and request.sampling.HasField("max_tokens") else self._words(request)
         )
-        for index, word in enumerate(words):
+        for index, word in list(enumerate(words))[len(request.continue_from) :]:
             if "once another started" in text:
                 await self.another_started.wait()
             if "fails midway" in text and index == 1:

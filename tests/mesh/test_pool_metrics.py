@@ -15,4 +15,5 @@ def test_names() -> None:
         "meshserve_next_hop_attempts",
         "meshserve_next_hop_retries",
         "meshserve_next_hop_ejections",
+        "meshserve_stream_resumptions",
     }

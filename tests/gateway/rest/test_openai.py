@@ -104,10 +104,10 @@ async def test_chat_with_three_choices_is_one_generation(client: openai.AsyncOpe
 
 
 async def test_answer_without_all_its_outputs_is_an_error(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.InternalServerError, match="before choice 1 was complete"):
+    with pytest.raises(openai.InternalServerError, match="before output 1 was complete"):
         await client.completions.create(model="chat", prompt="half an answer", n=2)
     stream = await client.completions.create(model="chat", prompt="half an answer", n=2, stream=True)
-    with pytest.raises(openai.APIError, match="before choice 1 was complete"):
+    with pytest.raises(openai.APIError, match="before output 1 was complete"):
         async for _ in stream:
             pass
 

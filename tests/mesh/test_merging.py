@@ -8,8 +8,8 @@ from contextlib import aclosing
 
 import pytest
 
-from gateway.rest.merging import merged
 from mesh.errors import Unavailable
+from mesh.merging import merged
 
 
 class Source:
