@@ -226,15 +226,18 @@ class Exchange:
         self._liveness.close()
         for call in self._calls.values():
             call.end(error)
+        self._has_request.set()
 
     def _grant(self, call_id: int) -> None:
         self._request.credits.add(call_id=call_id, num_responses=_GRANT)
         self._has_request.set()
 
     async def _requests(self) -> AsyncGenerator[pb.ExchangeRequest, None]:
-        """What has gathered since the last one, whenever there is something."""
+        """What has gathered since the last one, whenever there is something, until the Exchange is over."""
         while True:
             await self._has_request.wait()
+            if self.is_over:
+                return
             await self._linger.wait()
             self._has_request.clear()
             request, self._request = self._request, pb.ExchangeRequest()

@@ -47,9 +47,11 @@ def make_runtime() -> LlmRuntime:
 
 
 @asynccontextmanager
-async def running_hash_predictor(folder: Path, *flags: str, **options: object) -> AsyncIterator[RunningPredictor]:
-    """A predictor with the model `hash`, ready; `options` are those of the engine."""
-    (folder / "hash").write_bytes(b"no weights")
+async def running_hash_predictor(
+    folder: Path, *flags: str, step_s: float = 0.0, **options: object
+) -> AsyncIterator[RunningPredictor]:
+    """A predictor with the model `hash`, ready; `options` are those of the engine. step_s: a step takes so long."""
+    (folder / "hash").write_text(str(step_s))
     deployment = {
         "name": "hash",
         "predictor": {

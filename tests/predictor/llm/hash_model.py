@@ -82,9 +82,13 @@ class StrideGuides:
 
 
 class HashBackend:
-    """`slots[block][offset]` holds (position, token); `plan` is the last one executed, with its `results`."""
+    """`slots[block][offset]` holds (position, token); `plan` is the last one executed, with its `results`.
 
-    def __init__(self) -> None:
+    step_s: how long a step takes at least.
+    """
+
+    def __init__(self, step_s: float = 0.0) -> None:
+        self._step_s = step_s
         self.slots: list[list[tuple[int, int] | None]] = []
         self.block_size = 0
         self.plan = StepPlan(-1, ())
@@ -101,6 +105,7 @@ class HashBackend:
         pass
 
     def execute(self, plan: StepPlan) -> list[ChunkResult]:
+        time.sleep(self._step_s)
         self.plan = plan
         for chunk in plan.chunks:
             _misbehave_if_asked(chunk)
@@ -192,7 +197,9 @@ def scores(prefix: Sequence[int], targets: Sequence[int]) -> list[float]:
 
 
 def load(path: Path, settings: EngineSettings, progress: Callable[[str, float], None]) -> EngineModel:
-    """The factory that an engine process is given. The name of `path` asks for misbehaviour."""
+    """The factory that an engine process is given. The name of `path` asks for misbehaviour, and the file for slowness:
+    it holds the least duration of a step, in seconds.
+    """
     progress("weights", 0.5)
     if path.name == "corrupt" or path.with_name(f"{path.name}.corrupt").exists():
         raise CorruptArtifact(f"{path.name} is not a model")
@@ -205,7 +212,8 @@ def load(path: Path, settings: EngineSettings, progress: Callable[[str, float], 
         max_context_tokens=MAX_CONTEXT_TOKENS,
         dtype="int64",
     )
-    return EngineModel(HashBackend(), HashVocabulary(), facts, guides=StrideGuides())
+    step_s = float(path.read_text() or 0) if path.is_file() else 0.0
+    return EngineModel(HashBackend(step_s), HashVocabulary(), facts, guides=StrideGuides())
 
 
 def read_vocabulary(path: Path) -> HashVocabulary:
