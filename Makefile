@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help up test interop-clients lint protos docs lock bench bench-llm bench-oip bench-peers chaos-gateway clean
+.PHONY: help up test interop-clients lint protos docs lock bench bench-llm bench-oip bench-gateway bench-peers chaos-gateway clean
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
@@ -50,6 +50,9 @@ bench-llm: $(VENV)/.installed-dev ## Measure MeshServe beside the peers that are
 
 bench-oip: $(VENV)/.installed-dev ## Measure a tensor request beside bare servers and peers; prints tables.
 	$(BIN)/python -m bench.oip $(ARGS)
+
+bench-gateway: $(VENV)/.installed-dev ## Measure what the gateway adds to a bare byte proxy; prints tables.
+	$(BIN)/python -m bench.gateway $(ARGS)
 
 bench-peers: $(VENV)/.installed-dev ## Install the peers of bench-llm and bench-oip under .bench, or those that ARGS names.
 	$(BIN)/python -m bench.peers $(ARGS)

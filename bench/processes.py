@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +133,11 @@ def tree_peak_bytes(pid: int) -> int:
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")
             total += sum(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
     return total
+
+
+def process_cpu_s(pid: int) -> float:
+    """Seconds of CPU of one process and its threads so far, those that ended among them, to the nanosecond.
+
+    The clock of another process, as clock_getcpuclockid(3) makes it; /proc counts in ticks of 10 ms.
+    """
+    return time.clock_gettime((~pid << 3) | 2)

@@ -52,7 +52,7 @@ class H2Load:
         url = f"http://127.0.0.1:{port}"
         if self.is_grpc:
             # One connection, as a client of gRPC has.
-            headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+            headers: tuple[str, ...] = ("-H", "content-type: application/grpc", "-H", "te: trailers")
             return ["h2load", *count, "-c", "1", "-m", str(load.concurrency), *headers, url + MODEL_INFER]
         headers = ("-H", "content-type: application/json")
         return ["h2load", "--h1", *count, "-c", str(load.concurrency), *headers, url + REST_PATH]

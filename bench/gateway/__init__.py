@@ -1,0 +1,1 @@
+"""What the gateway adds to a call and to a token, beside a bare byte proxy: `python -m bench.gateway`."""
