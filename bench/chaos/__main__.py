@@ -25,12 +25,14 @@ from bench.chaos.real_models import real_models
 from bench.chaos.report import show
 from bench.chaos.run import ROOT, Plan, run
 from bench.server_process import CannotStart
+from mesh import logs
 
 _WIDTH = 130
 
 
 def main() -> int:
     options = _options()
+    logs.configure("chaos", "error", "text")
     console = Console(width=_WIDTH)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     iris = folder / "iris"

@@ -79,12 +79,14 @@ class Chaos:
     async def rage(self, for_s: float, told: Told) -> None:
         """Faults at random for `for_s` seconds; returns when everybody is healthy again."""
         end_s = self._clock_s() + for_s
+        every = self.possible()
         async with asyncio.TaskGroup() as group:
             while self._clock_s() < end_s:
-                possible = self.possible()
-                if possible:
-                    kind, member = self._rng.choice(possible)
-                    group.create_task(self.inflict(kind, member, told))
+                # Of all there are: what is drawn hangs on the seed alone, and the registry does not come up the more
+                # often the fewer others may be harmed.
+                drawn = self._rng.choice(every)
+                if drawn in self.possible():
+                    group.create_task(self.inflict(*drawn, told))
                 await asyncio.sleep(self._rng.uniform(*self._roughness.pause_s))
 
     def possible(self) -> list[tuple[FaultKind, Member]]:

@@ -14,13 +14,13 @@ from mesh.tensors import Tensor
 class Roughness:
     """In seconds. frozen_s, registry_away_s: how long that lasts. away_s: from a replica's end to its next start.
 
-    pause_s: between two faults. What has two ends is drawn between them.
+    pause_s: between two draws of a fault, which is made when it may be. What has two ends is drawn between them.
     """
 
     frozen_s: float = 5.0
     registry_away_s: float = 10.0
     away_s: tuple[float, float] = (0.0, 4.0)
-    pause_s: tuple[float, float] = (1.0, 5.0)
+    pause_s: tuple[float, float] = (0.5, 3.0)
     # A replica that is back takes traffic within a second (mesh/discovery.py); it counts as healthy after that.
     settle_s: float = 1.0
 
