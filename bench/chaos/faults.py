@@ -18,6 +18,7 @@ import psutil
 
 from bench.chaos.member import Member
 from bench.chaos.mesh import MeshUnderTest
+from bench.chaos.moved import moved_streams
 from bench.chaos.waiting import until
 from bench.server_process import CannotStart
 
@@ -61,7 +62,7 @@ def _nobody(_fault: Fault) -> None:
 
 
 class Chaos:
-    """faults: what was done. harmed: members that are not healthy now.
+    """faults: what was done. harmed: members that are not healthy now. num_moved: streams that went on elsewhere.
 
     trouble: what went wrong with the processes themselves, in sentences.
     """
@@ -75,6 +76,7 @@ class Chaos:
         self._clock_s = clock_s
         self._roughness = mesh.scenario.roughness
         self.harmed: set[Member] = set()
+        self.num_moved = 0
 
     async def rage(self, for_s: float, told: Told) -> None:
         """Faults at random for `for_s` seconds; returns when everybody is healthy again."""
@@ -107,6 +109,8 @@ class Chaos:
         self.faults.append(fault)
         told(fault)
         self.harmed.add(member)
+        if member in self._mesh.transformers and kind is not FaultKind.FREEZE:
+            self.num_moved += await self._moved_by(member)  # its count dies with it
         try:
             if member is self._mesh.registry:
                 await self._away(member, self._roughness.registry_away_s)
@@ -122,6 +126,14 @@ class Chaos:
             fault.ended_s = self._clock_s()
         except CannotStart as error:
             self.trouble.append(f"{member.name} after {kind.value}: {error}")
+
+    async def count_moved(self) -> None:
+        """Add what those have counted who live to the end."""
+        for member in (self._mesh.gateway, *self._mesh.transformers):
+            self.num_moved += await self._moved_by(member)
+
+    async def _moved_by(self, member: Member) -> int:
+        return await moved_streams(member.metrics_address) if member.metrics_address else 0
 
     async def _away(self, registry: Member, away_s: float) -> None:
         registry.signal(signal.SIGKILL)

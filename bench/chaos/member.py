@@ -42,6 +42,12 @@ class Member:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def metrics_address(self) -> str | None:
+        """host:port of its metrics; None when it does not listen yet."""
+        addresses = self._addresses()
+        return None if addresses is None else addresses["metrics_address"]
+
+    @property
     def pid(self) -> int:
         """Of the life that runs, or of the last one."""
         assert self._process is not None, "start() comes first"

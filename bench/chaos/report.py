@@ -23,6 +23,12 @@ def show(record: ChaosRecord, console: Console) -> None:
     for line in failures_in_words(record):
         console.print(line, markup=False)
     before, after = (size / 2**20 for size in record.gateway_bytes)
+    fewest, whole = record.fewest_healthy, record.num_members
+    console.print(
+        f"{record.num_moved} times a stream went on at another replica; healthy at the worst moment: "
+        f"{fewest.predictors} of {whole.predictors} predictors, "
+        f"{fewest.transformers} of {whole.transformers} transformers"
+    )
     console.print(f"memory of the gateway: {before:.0f} MiB before, {after:.0f} MiB after")
     console.print(
         f"{len(record.outcomes)} requests in {record.seconds:.0f} s, {record.concurrency} at a time, "

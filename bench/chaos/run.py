@@ -13,7 +13,7 @@ from bench.chaos.asks import Ask, Clients
 from bench.chaos.faults import Chaos
 from bench.chaos.load import Load, right_answers
 from bench.chaos.mesh import MeshUnderTest, running_mesh
-from bench.chaos.record import ChaosRecord
+from bench.chaos.record import ChaosRecord, NumMembers
 from bench.chaos.scenario import Scenario
 from bench.machine import commit, this_machine
 from bench.processes import memory_bytes
@@ -49,6 +49,7 @@ async def run(plan: Plan, script: Script, say: Callable[[str], None] = lambda wo
             chaos = Chaos(mesh, rng, load.clock_s)
             await _under_load(load, plan.concurrency, script(mesh, chaos, load))
             seconds = load.clock_s()
+            await chaos.count_moved()
             after = memory_bytes(mesh.gateway.pid)
         say("ending the mesh")
         orphans = await mesh.stop()
@@ -62,6 +63,8 @@ async def run(plan: Plan, script: Script, say: Callable[[str], None] = lambda wo
         num_asks=len(plan.asks),
         outcomes=tuple(load.outcomes),
         faults=tuple(chaos.faults),
+        num_moved=chaos.num_moved,
+        num_members=NumMembers(plan.scenario.num_predictors, plan.scenario.num_transformers),
         trouble=tuple(chaos.trouble),
         orphans=tuple(orphans),
         gateway_bytes=(before, after),

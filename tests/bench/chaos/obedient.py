@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen(["sleep", "600"])
     port = arguments[arguments.index("--grpc-port") + 1]
-    record = {"pid": os.getpid(), "grpc_address": f"127.0.0.1:{port}"}
+    record = {"pid": os.getpid(), "grpc_address": f"127.0.0.1:{port}", "metrics_address": "127.0.0.1:9"}
     Path(arguments[arguments.index("--ready-file") + 1]).write_text(json.dumps(record))
     try:
         child.wait()

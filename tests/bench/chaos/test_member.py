@@ -35,7 +35,9 @@ async def test_a_life_begins_with_its_address_and_ends_with_sigkill(make_member:
     member = make_member()
     member.start()
 
-    assert await member.until_listening(WITHIN_S) == {"grpc_address": member.address}
+    assert member.metrics_address is None
+    assert (await member.until_listening(WITHIN_S))["grpc_address"] == member.address
+    assert member.metrics_address == "127.0.0.1:9"
     assert len(member.survivors()) == 2, "the process and its child"
     member.kill_all()
     assert await member.until_ended(WITHIN_S)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.chaos.faults import Fault, FaultKind
 from bench.chaos.load import Outcome
-from bench.chaos.record import ChaosRecord, faults_during
+from bench.chaos.record import ChaosRecord, NumMembers, faults_during, most_at_once
 from bench.chaos.report import failures_in_words, percentile, show
 from bench.machine import Machine
 
@@ -25,7 +25,7 @@ def record_of(**fields: Any) -> ChaosRecord:
     whole: dict[str, Any] = {
         "date": "2026-11-30T18:00:00+00:00", "commit": "abc", "machine": MACHINE, "seed": 1, "concurrency": 2,
         "seconds": 30.0, "num_asks": 2, "outcomes": (FINE,), "faults": FAULTS, "trouble": (), "orphans": (),
-        "gateway_bytes": (1 << 20, 2 << 20),
+        "gateway_bytes": (1 << 20, 2 << 20), "num_moved": 7, "num_members": NumMembers(3, 2),
     }  # fmt: skip
     return ChaosRecord(**{**whole, **fields})
 
@@ -54,6 +54,29 @@ def test_a_run_without_requests_proves_nothing() -> None:
     assert not record_of(outcomes=()).has_passed
 
 
+def test_a_run_in_which_nobody_was_healthy_proves_nothing() -> None:
+    everybody = tuple(Fault(FaultKind.KILL, f"transformer-{number}", 2.0, 4.0 + number) for number in range(2))
+
+    assert record_of().fewest_healthy == (2, 1)
+    assert not record_of(faults=everybody).has_passed
+
+
+def test_faults_at_once_are_counted_by_member() -> None:
+    one, again, other = (
+        Fault(FaultKind.KILL, "predictor-0", 1.0, 5.0),
+        Fault(FaultKind.KILL, "predictor-0", 4.0, 9.0),
+        Fault(FaultKind.KILL, "predictor-1", 6.0),
+    )
+
+    assert [most_at_once(faults) for faults in ((), (one,), (one, again), (one, other), (again, other))] == [
+        0,
+        1,
+        1,
+        1,
+        2,
+    ]
+
+
 def test_the_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     record = record_of(outcomes=(FINE, FAILED, WRONG))
 
@@ -66,7 +89,18 @@ def test_the_tables_show_each_kind_of_request_and_of_fault(capsys: pytest.Captur
     show(record_of(outcomes=(FINE, FAILED, WRONG)), Console(width=160))
 
     shown = capsys.readouterr().out
-    assert all(words in shown for words in ("chat", "Score", "SIGTERM", "kill -9", "1 MiB before, 2 MiB after"))
+    assert all(
+        words in shown
+        for words in (
+            "chat",
+            "Score",
+            "SIGTERM",
+            "kill -9",
+            "7 times",
+            "2 of 3 predictors",
+            "1 MiB before, 2 MiB after",
+        )
+    )
     assert "3 requests in 30 s, 2 at a time, seed 1: 1 failed, 1 wrong; 2 faults: FAILED" in shown
 
 
