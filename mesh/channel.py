@@ -21,8 +21,8 @@ _OPTIONS: list[tuple[str, int]] = [
     # Longest wait for a connection: a host that is busy needs its time to answer.
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A peer that vanished without a word (a pulled cable, a frozen host) is noticed after a quarter of a minute, whatever
-    # the call; the calls of an Exchange notice sooner (mesh/multiplex/liveness.py).
+    # A peer that vanished without a word (a pulled cable, a frozen host) is noticed after a quarter of a minute,
+    # whatever the call; the calls of an Exchange notice sooner (mesh/multiplex/liveness.py).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
