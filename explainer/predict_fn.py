@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mesh import context
+from mesh.balancing import ANY, Request
 from mesh.errors import Internal
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.pool import EndpointPool
+from mesh.request_hints import generation_hint, scoring_hint
 from mesh.tensors import Array, Tensor, decode_response, encode_request
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub
@@ -106,6 +108,7 @@ class PredictFn:
             SERVICE_KIND_PREDICTOR,
             self._model_name,
             lambda channel: LanguageModelStub(channel).Generate(request, timeout=self._timeout_s()),
+            request=generation_hint(request),
         )
         text, token_ids, finish_reason = "", list[int](), lm.FINISH_REASON_UNSPECIFIED
         async with aclosing(responses):
@@ -134,15 +137,17 @@ class PredictFn:
         return outputs
 
     async def _score_once(self, request: lm.ScoreRequest) -> list[float]:
-        response = await self._ask(lambda channel: LanguageModelStub(channel).Score(request, timeout=self._timeout_s()))
+        response = await self._ask(
+            lambda channel: LanguageModelStub(channel).Score(request, timeout=self._timeout_s()), scoring_hint(request)
+        )
         self.model_version = response.model_version or self.model_version
         if len(response.results) != len(request.items):
             raise Internal(f"'{self._model_name}' scored {len(response.results)} of {len(request.items)} items")
         return [sum(result.logprobs) for result in response.results]
 
-    async def _ask(self, call: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
+    async def _ask(self, call: Callable[[grpc.aio.Channel], Awaitable[T]], hint: Request = ANY) -> T:
         self.num_calls += 1
-        return await self._pool.unary(SERVICE_KIND_PREDICTOR, self._model_name, call)
+        return await self._pool.unary(SERVICE_KIND_PREDICTOR, self._model_name, call, request=hint)
 
     def _in_parts(self, prompts: Iterable[str]) -> Iterator[list[str]]:
         part: list[str] = []

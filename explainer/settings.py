@@ -15,7 +15,7 @@ class ExplainerSettings(ServiceSettings):
     request_timeout_s: float = Field(
         300.0, gt=0, le=86_400, description="Seconds that an explanation gets whose caller set no deadline."
     )
-    balancing: str = Field("least_loaded", description="Policy that picks a replica of the predictor.")
+    balancing: str = Field("prefix_affinity", description="Policy that picks a replica of the predictor.")
     lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
     max_explanations: int = Field(16, ge=1, le=10_000, description="Explanations at a time; more are refused at once.")
     max_rows_per_call: int = Field(4096, ge=1, le=2**20, description="Rows in one call to the predictor.")

@@ -18,7 +18,7 @@ class GatewaySettings(ServiceSettings):
     request_timeout_s: float = Field(
         600.0, gt=0, le=86_400, description="Seconds that a request gets whose client set no deadline."
     )
-    balancing: str = Field("least_loaded", description="Policy that picks a replica of the next hop.")
+    balancing: str = Field("prefix_affinity", description="Policy that picks a replica of the next hop.")
     max_body_bytes: int = Field(
         32 << 20,
         ge=1 << 10,

@@ -40,7 +40,7 @@ class EndpointPool:
         self,
         view: Callable[[], MeshView],
         *,
-        policy: str = "least_loaded",
+        policy: str = "prefix_affinity",
         metrics_registry: CollectorRegistry | None = None,
         budget: RetryBudget | None = None,
         open_channel: Callable[[str], Channel] = open_multiplexed,

@@ -15,6 +15,7 @@ import grpc.aio
 
 from mesh.errors import InvalidInput, Overloaded
 from mesh.load_meter import LoadMeter
+from mesh.request_hints import estimated_tokens
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1 import language_model_pb2_grpc as lm_grpc
 from predictor import generation_messages as messages
@@ -28,10 +29,6 @@ MAX_SCORE_ITEMS = 1024
 
 # Score calls at the same time; the items of each wait for the engine.
 MAX_RUNNING_SCORES = 64
-
-# What a token of text is about, and what an output is about whose request does not limit it.
-CHARS_PER_TOKEN = 4
-USUAL_OUTPUT_TOKENS = 256
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = lm.GenerateRequest | lm.ScoreRequest | lm.TokenizeRequest | lm.DescribeModelRequest
@@ -104,20 +101,10 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
         async with self._repository.hold(request.model_name, request.model_version) as model:
             if not isinstance(model.runtime, LanguageModelRuntime):
                 raise InvalidInput(f"model '{request.model_name}' is no language model", field="model_name")
-            with self._load.work(_estimated_tokens(request)):
+            with self._load.work(
+                estimated_tokens(request) if isinstance(request, lm.GenerateRequest | lm.ScoreRequest) else 1.0
+            ):
                 yield model, model.runtime
-
-
-def _estimated_tokens(request: Request) -> float:
-    """Tokens that the request has computed, as far as it shows without a tokenizer: what its caller can see as well."""
-    if isinstance(request, lm.GenerateRequest):
-        sampling = request.sampling
-        output = sampling.max_tokens if sampling.HasField("max_tokens") else USUAL_OUTPUT_TOKENS
-        prompt = len(request.token_ids.ids) + len(request.text) / CHARS_PER_TOKEN
-        return 1 + prompt + max(1, sampling.n) * max(0, output)
-    if isinstance(request, lm.ScoreRequest):
-        return 1 + request.ByteSize() / CHARS_PER_TOKEN
-    return 1.0
 
 
 async def _prompt(

@@ -14,6 +14,7 @@ import grpc.aio
 from mesh import context, generation_stream
 from mesh.infer_stream import Feed
 from mesh.pool import EndpointPool
+from mesh.request_hints import scoring_hint
 from mesh.v1 import explain_pb2
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.explain_pb2_grpc import ExplainServiceStub
@@ -68,6 +69,7 @@ class NextHops:
             SERVICE_KIND_PREDICTOR,
             self._known(request),
             lambda channel: LanguageModelStub(channel).Score(request, timeout=self._timeout_s()),
+            request=scoring_hint(request),
         )
 
     async def tokenize(self, request: lm.TokenizeRequest) -> lm.TokenizeResponse:

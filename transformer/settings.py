@@ -15,7 +15,7 @@ class TransformerSettings(ServiceSettings):
     request_timeout_s: float = Field(
         300.0, gt=0, le=86_400, description="Seconds that a request gets whose caller set no deadline."
     )
-    balancing: str = Field("least_loaded", description="Policy that picks a replica of the next hop.")
+    balancing: str = Field("prefix_affinity", description="Policy that picks a replica of the next hop.")
     lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
     template_workers: int = Field(1, ge=1, le=64, description="Processes that render chat templates.")
     template_queue: int = Field(256, ge=1, le=65_536, description="Prompts that may wait to be rendered.")

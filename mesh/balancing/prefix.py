@@ -9,7 +9,7 @@ hashes gains no more than a request at a replica that does not hold its prefix: 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 BYTES_PER_TOKEN = 4
@@ -25,23 +25,28 @@ def _block_ends() -> tuple[int, ...]:
 
 # Where each block ends, in tokens: 64, 128 … 576, 648, 729 … What comes after the last is not hashed.
 BLOCK_ENDS = _block_ends()
+MAX_BYTES = BLOCK_ENDS[-1] * BYTES_PER_TOKEN
 
 
 def hash_text(parts: Iterable[str], salt: str = "") -> list[int]:
     """One hash for each full block of the text that `parts` make together, the first block's first.
 
-    salt: texts of different salts share nothing. A message of a conversation is some parts, each closed by a character
-    that it cannot hold, so that a conversation that goes on starts with the hashes of what was said.
+    Parts are read only as far as blocks go. salt: texts of different salts share nothing.
     """
-    return _hash(b"".join([part.encode("utf-8", "surrogatepass") for part in parts]), salt)
+    data = bytearray()
+    for part in parts:
+        data += part[:MAX_BYTES].encode("utf-8", "surrogatepass")
+        if len(data) >= MAX_BYTES:
+            break
+    return _hash(data, salt)
 
 
-def hash_token_ids(token_ids: Iterable[int], salt: str = "") -> list[int]:
-    """As `hash_text`, of tokens; shares nothing with the same prompt as text."""
-    return _hash(array("i", token_ids).tobytes(), salt)
+def hash_token_ids(token_ids: Sequence[int], salt: str = "") -> list[int]:
+    """As `hash_text`, of tokens (32 bits each); shares nothing with the same prompt as text."""
+    return _hash(array("i", token_ids[: BLOCK_ENDS[-1]]).tobytes(), f"tokens\n{salt}")
 
 
-def _hash(data: bytes, salt: str) -> list[int]:
+def _hash(data: bytes | bytearray, salt: str) -> list[int]:
     view = memoryview(data)
     hasher = blake2b(digest_size=8, key=blake2b(salt.encode("utf-8", "surrogatepass")).digest())
     hashes, start = [], 0

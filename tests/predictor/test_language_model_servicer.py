@@ -13,10 +13,11 @@ import pytest
 
 from mesh.channel import open_channel
 from mesh.load_meter import LoadMeter
+from mesh.request_hints import USUAL_OUTPUT_TOKENS
 from mesh.testing import eventually, serve_on_free_port
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelStub, add_LanguageModelServicer_to_server
-from predictor.language_model_servicer import USUAL_OUTPUT_TOKENS, LanguageModelServicer
+from predictor.language_model_servicer import LanguageModelServicer
 from predictor.llm.guide import GuideKind, GuideSpec
 from predictor.loader import ModelSpec
 from predictor.repository import ModelRepository

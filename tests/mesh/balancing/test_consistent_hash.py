@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.balancing import ANY, Request
@@ -16,6 +16,7 @@ def policy(seed: int = 1) -> ConsistentHash:
     return ConsistentHash(random.Random(seed))
 
 
+@settings(deadline=None)
 @given(keys=st.lists(st.text(min_size=1), min_size=1, max_size=30), count=st.integers(1, 30))
 def test_gateways_agree_on_every_key(keys: list[str], count: int) -> None:
     candidates = replicas(count)

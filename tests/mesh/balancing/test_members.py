@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.balancing.members import SAMPLE, Members, hash_key
@@ -32,6 +32,7 @@ def order_of_ids(ids: list[str], key: int) -> list[str]:
     return [ids[index] for index in members(*map(Replica, ids)).in_order(key)]
 
 
+@settings(deadline=None)
 @given(ids=IDS, key=KEYS, seed=st.integers())
 def test_order_holds_all_and_does_not_depend_on_how_they_are_listed(ids: list[str], key: int, seed: int) -> None:
     shuffled = random.Random(seed).sample(ids, len(ids))
@@ -40,6 +41,7 @@ def test_order_holds_all_and_does_not_depend_on_how_they_are_listed(ids: list[st
     assert order_of_ids(ids, key) == order_of_ids(shuffled, key)
 
 
+@settings(deadline=None)
 @given(ids=IDS, key=KEYS)
 def test_whoever_leaves_the_others_keep_their_order(ids: list[str], key: int) -> None:
     order = order_of_ids(ids, key)
@@ -60,6 +62,7 @@ def test_order_is_the_same_in_every_process() -> None:
     assert order_of_ids(["a", "b", "c", "d", "e"], hash_key("a session")) == ["e", "c", "d", "a", "b"]
 
 
+@settings(deadline=None)
 @given(loads=st.lists(st.integers(0, 9), min_size=1, max_size=60), limit=st.integers(-1, 10), key=KEYS)
 def test_first_below_is_the_first_of_the_order_that_is_not_above_the_limit(
     loads: list[int], limit: int, key: int

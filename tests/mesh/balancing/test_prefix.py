@@ -7,7 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.balancing.prefix import BLOCK_ENDS, BYTES_PER_TOKEN, MAX_BLOCKS, hash_text, hash_token_ids
@@ -19,6 +19,7 @@ def full_blocks(num_bytes: int) -> int:
     return sum(end * BYTES_PER_TOKEN <= num_bytes for end in BLOCK_ENDS)
 
 
+@settings(deadline=None)
 @given(common=st.integers(0, 6000), tail=st.text(max_size=300), other=st.text(max_size=300))
 def test_texts_share_as_many_hashes_as_full_blocks(common: int, tail: str, other: str) -> None:
     one, two = hash_text([TEXT[:common], "1", tail]), hash_text([TEXT[:common], "2", other])
@@ -28,6 +29,7 @@ def test_texts_share_as_many_hashes_as_full_blocks(common: int, tail: str, other
     assert shared == sorted(shared, reverse=True)
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 3000), max_size=5).map(sorted))
 def test_where_a_text_is_cut_into_parts_does_not_matter(cuts: list[int]) -> None:
     ends = [*cuts, 3000]
@@ -48,6 +50,7 @@ def test_a_prompt_of_any_length_has_few_blocks() -> None:
     assert all(end - before <= max(64, before / 8) for before, end in pairwise(BLOCK_ENDS))
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(), max_size=600), salt=st.text(st.characters(), max_size=100))
 def test_no_text_is_refused(text: str, salt: str) -> None:
     assert all(0 <= value < 2**64 for value in hash_text([text], salt))

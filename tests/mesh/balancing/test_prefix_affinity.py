@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.balancing import ANY, Request
@@ -19,6 +19,7 @@ def policy(seed: int = 1) -> PrefixAffinity:
     return PrefixAffinity(random.Random(seed))
 
 
+@settings(deadline=None)
 @given(loads=st.lists(st.integers(0, 99), min_size=1, max_size=20), seed=st.integers())
 def test_without_a_prefix_it_chooses_as_least_loaded_does(loads: list[int], seed: int) -> None:
     candidates = [Replica(str(number), load) for number, load in enumerate(loads)]
@@ -123,6 +124,7 @@ def test_gateways_that_do_not_see_each_other_place_prompts_alike() -> None:
     assert agreed[True] >= 0.9 * 400
 
 
+@settings(deadline=None)
 @given(
     blocks=st.lists(st.integers(-(2**80), 2**80), max_size=100),
     loads=st.lists(st.floats(), min_size=1, max_size=20),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.balancing.prefix_index import PrefixIndex
@@ -22,6 +22,7 @@ def filled(sent: list[tuple[list[int], str]]) -> PrefixIndex:
     return index
 
 
+@settings(deadline=None)
 @given(sent=SENT, asked=PREFIXES, among=st.sets(st.sampled_from(REPLICAS)), gone=st.sets(st.sampled_from(REPLICAS)))
 def test_longest_is_what_a_plain_table_says(
     sent: list[tuple[list[int], str]], asked: list[int], among: set[str], gone: set[str]
@@ -42,6 +43,7 @@ def test_longest_is_what_a_plain_table_says(
     }
 
 
+@settings(deadline=None)
 @given(sent=SENT, gone=st.sets(st.sampled_from(REPLICAS)))
 def test_retain_leaves_no_block_that_nobody_holds(sent: list[tuple[list[int], str]], gone: set[str]) -> None:
     index = filled(sent)
