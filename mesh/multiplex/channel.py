@@ -22,19 +22,20 @@ Codec = Callable[[Any], Any]  # Any: a message of the method's own, or its bytes
 
 def open_multiplexed(address: str, *, liveness_timeout_s: float = LIVENESS_TIMEOUT_S) -> MultiplexedChannel:
     """As `mesh.channel.open_channel`, with multiplexed streams."""
-    return MultiplexedChannel(open_channel(address), liveness_timeout_s=liveness_timeout_s)
+    return MultiplexedChannel(address, liveness_timeout_s=liveness_timeout_s)
 
 
 class MultiplexedChannel(grpc.aio.Channel):
-    """Passes on to `channel` a call with a large request or a stream of them, and all calls to a peer without Exchange.
+    """Calls with a large request or a stream of them are calls of their own, and so are all to a peer without Exchange.
 
-    A unary-stream call is an async generator: closing it cancels the call. A unary-unary call is a coroutine. Owns and
-    closes `channel`. peer: what is known of the process at the other end; its callbacks are the owner's to set.
+    A unary-stream call is an async generator: closing it cancels the call. A unary-unary call is a coroutine. peer:
+    what is known of the process at the other end; its callbacks are the owner's to set.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, *, liveness_timeout_s: float = LIVENESS_TIMEOUT_S) -> None:
+    def __init__(self, address: str, *, liveness_timeout_s: float) -> None:
         self.peer = Peer()
-        self._channel = channel
+        self._address = address
+        self._channel = open_channel(address)
         self._liveness_timeout_s = liveness_timeout_s
         self._exchange: Exchange | None = None
         self._is_plain = False
@@ -153,9 +154,21 @@ class MultiplexedChannel(grpc.aio.Channel):
     def _open_exchange(self) -> None:
         """After one that a silent peer broke, at once: its first ping tells when the peer is back."""
         # In a context of its own: it outlives the request that happens to be the first, and has no deadline.
-        self._exchange = Context().run(
-            Exchange, self._channel, self.peer, self._liveness_timeout_s, self._open_exchange
+        self._exchange = Context().run(self._new_exchange)
+
+    def _new_exchange(self) -> Exchange:
+        return Exchange(
+            self._channel,
+            self.peer,
+            self._liveness_timeout_s,
+            connects=self._connects,
+            on_silence=self._open_exchange,
         )
+
+    async def _connects(self) -> None:
+        """Ends when a new connection to the peer stands."""
+        async with open_channel(self._address) as channel:
+            await channel.channel_ready()
 
 
 def _as_it_is(message: bytes) -> bytes:

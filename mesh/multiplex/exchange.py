@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from itertools import count
@@ -96,12 +96,18 @@ class Exchange:
     """One Exchange with a peer.
 
     is_over: it takes no more calls. is_unimplemented: the peer does not serve it. was_refused: that, or it broke before
-    the peer said a word; so it looks as well to who writes while the refusal is on its way. on_silence: called after it
-    broke because the peer gave no sign of life for `liveness_timeout_s`.
+    the peer said a word; so it looks as well to who writes while the refusal is on its way. connects: ends when a new
+    connection to the peer stands. on_silence: called after the Exchange broke because the peer gave no sign of life.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, peer: Peer, liveness_timeout_s: float, on_silence: Callable[[], None]
+        self,
+        channel: grpc.aio.Channel,
+        peer: Peer,
+        liveness_timeout_s: float,
+        *,
+        connects: Callable[[], Coroutine[None, None, None]],
+        on_silence: Callable[[], None],
     ) -> None:
         self.is_over = False
         self.is_unimplemented = False
@@ -112,14 +118,16 @@ class Exchange:
         self._asks_at = 0.0
         self._deadlines = Deadlines(self._expire)
         self._peer = peer
-        self._liveness_timeout_s = liveness_timeout_s
+        self._connects = connects
         self._on_silence = on_silence
+        self._knocking: asyncio.Task[None] | None = None
         self._silence: grpc.aio.AioRpcError | None = None
         self._liveness = Liveness(
             peer,
             liveness_timeout_s,
             is_awaited=lambda: bool(self._calls or self._guarded),
             ping=self._ping,
+            knock=self._knock,
             on_death=self._break,
             # Not in the context of whichever request happens to set the timer.
             call_later=partial(asyncio.get_running_loop().call_later, context=Context()),
@@ -203,17 +211,26 @@ class Exchange:
         """End the Exchange and all of its calls."""
         self._responses.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
+        if self._knocking is not None:
+            await asyncio.gather(self._knocking, return_exceptions=True)
 
     def _ping(self) -> None:
         self._num_pings += 1
         self._request.ping = self._num_pings
         self._has_request.set()
 
-    def _break(self) -> None:
+    def _knock(self) -> None:
+        if self._knocking is None or self._knocking.done():
+            self._knocking = asyncio.create_task(self._connects(), name="multiplex-knock", context=Context())
+            self._knocking.add_done_callback(self._on_knocked)
+
+    def _on_knocked(self, knocking: asyncio.Task[None]) -> None:
+        if not knocking.cancelled() and knocking.exception() is None:
+            self._liveness.runs()
+
+    def _break(self, silence_s: float) -> None:
         """The peer is silent: end all calls, so that they can go elsewhere."""
-        self._silence = _error(
-            grpc.StatusCode.UNAVAILABLE, f"the peer gave no sign of life for {self._liveness_timeout_s:g} s"
-        )
+        self._silence = _error(grpc.StatusCode.UNAVAILABLE, f"the peer gave no sign of life for {silence_s:g} s")
         self._end(self._silence)
         for call in self._guarded:
             call.cancel()
@@ -224,6 +241,8 @@ class Exchange:
         self.is_over = True
         self._deadlines.close()
         self._liveness.close()
+        if self._knocking is not None:
+            self._knocking.cancel()
         for call in self._calls.values():
             call.end(error)
         self._has_request.set()

@@ -26,9 +26,10 @@ from tests.mesh.pool_rig import PREDICTOR, predictor, view_of
 
 LIVENESS_TIMEOUT_S = 1.5
 
-# Generate streams until it is cancelled; Tokenize says who answers, and how many streams run there.
+# Generate streams until it is cancelled; Tokenize says who answers, and how many streams run there. For the text "busy"
+# it first holds up its whole interpreter: PyDLL keeps the lock that other threads need.
 _REPLICA = """
-import asyncio, sys
+import asyncio, ctypes, sys
 from mesh.testing import serve_on_free_port
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import LanguageModelServicer, add_LanguageModelServicer_to_server
@@ -45,6 +46,8 @@ class Replica(LanguageModelServicer):
             self.num_running -= 1
     async def Tokenize(self, request, context):
         await asyncio.sleep(0.002)
+        if request.text == "busy":
+            ctypes.PyDLL(None).usleep(3_000_000)
         return lm.TokenizeResponse(token_ids=[int(sys.argv[1]), self.num_running])
 
 async def main():
@@ -87,7 +90,9 @@ async def replica_process(number: int) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def pool_over_processes(count: int) -> AsyncIterator[tuple[EndpointPool, list[Process]]]:
+async def pool_over_processes(
+    count: int, liveness_timeout_s: float = LIVENESS_TIMEOUT_S
+) -> AsyncIterator[tuple[EndpointPool, list[Process]]]:
     async with AsyncExitStack() as stack:
         processes = list(
             await asyncio.gather(*(stack.enter_async_context(replica_process(number)) for number in range(count)))
@@ -96,7 +101,7 @@ async def pool_over_processes(count: int) -> AsyncIterator[tuple[EndpointPool, l
         pool = EndpointPool(
             lambda: view,
             rng=random.Random(3),
-            open_channel=partial(open_multiplexed, liveness_timeout_s=LIVENESS_TIMEOUT_S),
+            open_channel=partial(open_multiplexed, liveness_timeout_s=liveness_timeout_s),
         )
         stack.push_async_callback(pool.close)
         yield pool, processes
@@ -168,3 +173,14 @@ async def test_the_only_replica_frozen_fails_calls_in_time_and_answers_when_it_i
 
         frozen.thaw()
         assert await pool.unary(PREDICTOR, "iris", ask) == (0, 0)
+
+
+async def test_a_replica_whose_python_is_held_up_is_busy_and_not_frozen() -> None:
+    async def ask_busy(channel: Channel) -> tuple[int, int]:
+        answer = await LanguageModelStub(channel).Tokenize(lm.TokenizeRequest(text="busy"), timeout=30)
+        number, num_running = answer.token_ids
+        return number, num_running
+
+    async with pool_over_processes(1, liveness_timeout_s=2.0) as (pool, _):
+        assert await pool.unary(PREDICTOR, "iris", ask) == (0, 0)
+        assert await pool.unary(PREDICTOR, "iris", ask_busy) == (0, 0)
