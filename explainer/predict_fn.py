@@ -109,6 +109,7 @@ class PredictFn:
             self._model_name,
             lambda channel: LanguageModelStub(channel).Generate(request, timeout=self._timeout_s()),
             request=generation_hint(request),
+            version=self._requested_version,
         )
         text, token_ids, finish_reason = "", list[int](), lm.FINISH_REASON_UNSPECIFIED
         async with aclosing(responses):
@@ -147,7 +148,9 @@ class PredictFn:
 
     async def _ask(self, call: Callable[[grpc.aio.Channel], Awaitable[T]], hint: Request = ANY) -> T:
         self.num_calls += 1
-        return await self._pool.unary(SERVICE_KIND_PREDICTOR, self._model_name, call, request=hint)
+        return await self._pool.unary(
+            SERVICE_KIND_PREDICTOR, self._model_name, call, version=self._requested_version, request=hint
+        )
 
     def _in_parts(self, prompts: Iterable[str]) -> Iterator[list[str]]:
         part: list[str] = []

@@ -7,6 +7,7 @@ must go out as they come, and is never packed. What answers hold is not known he
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 
 from starlette.types import Message, Send
 
@@ -21,13 +22,22 @@ _PACK_INLINE_BYTES = 1 << 14
 class Answer:
     """Stands before `send`. status: of the answer, 0 before there is one. has_begun, is_complete: of what went out."""
 
-    def __init__(self, send: Send, request_id: str, accept_encoding: str | None, compress_min_bytes: int) -> None:
+    def __init__(
+        self,
+        send: Send,
+        request_id: str,
+        accept_encoding: str | None,
+        compress_min_bytes: int,
+        more_headers: Callable[[], Iterable[tuple[str, str]]] = tuple,
+    ) -> None:
+        """more_headers: asked for when the answer begins."""
         self.status = 0
         self.has_begun = False
         self.is_complete = False
         self._send = send
         self._id_header = (_ID_HEADER, request_id.encode())
         self._accept_encoding = accept_encoding
+        self._more_headers = more_headers
         self._compress_min_bytes = compress_min_bytes
         # Set for an answer that is held back until it is whole.
         self._coding: str | None = None
@@ -48,6 +58,7 @@ class Answer:
         self.status = message["status"]
         headers = message.setdefault("headers", [])
         headers.append(self._id_header)
+        headers += [(name.encode(), value.encode()) for name, value in self._more_headers()]
         self._coding = None
         if self._accept_encoding is not None and self._is_large(headers):
             headers.append((b"vary", b"accept-encoding"))

@@ -6,17 +6,22 @@ name, its first hop, and its model format. Every call has a deadline: the caller
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 
 import grpc.aio
 
+from gateway.dispatch import Dispatch
 from gateway.exchange import Exchange
 from gateway.metadata_cache import MetadataCache
+from gateway.stamping import all_as_asked, all_stamped, all_started_as_asked, as_asked, stamp, stamped
+from gateway.traffic import Route
 from mesh import context, generation_stream
-from mesh.deployments import versions_of
+from mesh.deployments import is_language_model, versions_of
 from mesh.errors import InvalidInput, NotFound
+from mesh.infer_stream import Feed, Model
 from mesh.model_health import is_ready
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -31,9 +36,7 @@ from mesh.v1.registry_pb2 import (
 )
 from mesh.view import MeshView
 
-LANGUAGE_MODEL_FORMAT = "llm"
-
-BytesFeed = Callable[[], AsyncIterator[bytes]]
+__all__ = ["Dataplane", "is_language_model"]
 
 
 class Dataplane:
@@ -46,12 +49,15 @@ class Dataplane:
         *,
         request_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
+        """rng: divides the requests of deployments with a canary."""
         self._pool = pool
         self._view = view
         self._request_timeout_s = request_timeout_s
         self._clock = clock
         self._metadata = MetadataCache(clock=clock)
+        self._dispatch = Dispatch(view, rng)
         self.is_draining = False
 
     # What the mesh holds
@@ -92,73 +98,122 @@ class Dataplane:
 
     # Calls whose bytes only pass through
 
-    async def forward(self, method: str, model_name: str, request: bytes, exchange: Exchange) -> bytes:
-        """Send a unary request to the first hop of its model, and return the answer, both as they are."""
-        self.deployment(model_name, exchange)
+    async def forward(
+        self, method: str, model_name: str, request: bytes, exchange: Exchange, *, version: str = ""
+    ) -> bytes:
+        """Send a unary request to the first hop of its model, and return the answer, both as they are.
+
+        version: what the request itself names; empty: none.
+        """
+        deployment = self.deployment(model_name, exchange)
         timeout_s = self._budget()
 
-        async def call(channel: grpc.aio.Channel) -> bytes:
-            rpc: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-            return await rpc(request, timeout=timeout_s())
+        async def at(route: Route) -> bytes:
+            content = stamped(request, route)
 
-        return await self._pool.unary(self._pool.first_hop(model_name), model_name, call)
+            async def call(channel: grpc.aio.Channel) -> bytes:
+                rpc: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+                return await rpc(content, timeout=timeout_s())
 
-    async def exchange_stream(self, method: str, model_name: str, feed: BytesFeed) -> AsyncGenerator[bytes, None]:
-        """Send the messages of `feed` to one replica, and yield its answers. `feed` is asked again on a retry."""
-        self.deployment(model_name)
+            name = route.deployment.name
+            answer = await self._pool.unary(self._pool.first_hop(name), name, call, version=route.version)
+            return as_asked(method, answer, route)
+
+        return await self._dispatch.unary(deployment, version, exchange, at)
+
+    async def exchange_stream(
+        self, method: str, model: Model, feed: Feed, exchange: Exchange
+    ) -> AsyncGenerator[bytes, None]:
+        """Send the messages of `feed`, all for one model, to one replica, and yield its answers.
+
+        `feed` is asked again on a retry.
+        """
+        deployment = self.deployment(model.name)
         timeout_s = self._budget()
 
-        def call(channel: grpc.aio.Channel) -> AsyncIterable[bytes]:
-            rpc: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
-            return rpc(feed(), timeout=timeout_s())
+        def at(route: Route) -> AsyncGenerator[bytes, None]:
+            def call(channel: grpc.aio.Channel) -> AsyncIterable[bytes]:
+                rpc: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+                return rpc(all_stamped(feed(), route), timeout=timeout_s())
 
-        async with aclosing(self._pool.stream(self._pool.first_hop(model_name), model_name, call)) as answers:
+            name = route.deployment.name
+            answers = self._pool.stream(self._pool.first_hop(name), name, call, version=route.version)
+            return all_as_asked(method, answers, route)
+
+        async with aclosing(self._dispatch.stream(deployment, model.version, exchange, at)) as answers:
             async for answer in answers:
                 yield answer
 
     # Calls that a front has put together
 
     async def infer(self, request: oip.ModelInferRequest, exchange: Exchange) -> oip.ModelInferResponse:
-        """Run a model on tensors."""
-        self.deployment(request.model_name, exchange)
+        """Run a model on tensors. What the request names becomes what it gets."""
+        deployment = self.deployment(request.model_name, exchange)
         timeout_s = self._budget()
 
-        async def call(channel: grpc.aio.Channel) -> oip.ModelInferResponse:
-            return await GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=timeout_s())
+        async def at(route: Route) -> oip.ModelInferResponse:
+            stamp(request, route)
+
+            async def call(channel: grpc.aio.Channel) -> oip.ModelInferResponse:
+                return await GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=timeout_s())
+
+            name = route.deployment.name
+            response = await self._pool.unary(self._pool.first_hop(name), name, call, version=route.version)
+            if route.is_fallback:
+                response.model_name = route.asked_name
+            return response
 
         response = None
         try:
-            response = await self._pool.unary(self._pool.first_hop(request.model_name), request.model_name, call)
+            response = await self._dispatch.unary(deployment, request.model_version, exchange, at)
         finally:
             exchange.add_infer(request, response)
         return response
 
-    async def metadata(self, name: str, version: str = "") -> oip.ModelMetadataResponse:
-        """Names, datatypes and shapes of a model's tensors; kept for a while."""
-        deployment = self.deployment(name)
-        known = self._metadata.get(deployment, version)
-        if known is not None:
-            return known
+    async def metadata(self, name: str, exchange: Exchange, version: str = "") -> oip.ModelMetadataResponse:
+        """Names, datatypes and shapes of a model's tensors, in the version that a call of the exchange gets.
+
+        Kept for a while: never change it.
+        """
         timeout_s = self._budget()
 
-        async def call(channel: grpc.aio.Channel) -> oip.ModelMetadataResponse:
-            request = oip.ModelMetadataRequest(name=name, version=version)
-            return await GRPCInferenceServiceStub(channel).ModelMetadata(request, timeout=timeout_s())
+        async def at(route: Route) -> oip.ModelMetadataResponse:
+            name = route.deployment.name
+            metadata = self._metadata.get(route.deployment, route.version)
+            if metadata is None:
+                request = oip.ModelMetadataRequest(name=name, version=route.version)
 
-        metadata = await self._pool.unary(self._pool.first_hop(name), name, call)
-        self._metadata.put(deployment, version, metadata)
-        return metadata
+                async def call(channel: grpc.aio.Channel) -> oip.ModelMetadataResponse:
+                    return await GRPCInferenceServiceStub(channel).ModelMetadata(request, timeout=timeout_s())
 
-    async def config(self, name: str, version: str = "") -> oip.ModelConfigResponse:
-        """Triton's description of a model."""
-        self.deployment(name)
+                metadata = await self._pool.unary(self._pool.first_hop(name), name, call, version=route.version)
+                self._metadata.put(route.deployment, route.version, metadata)
+            if not route.is_fallback:
+                return metadata
+            renamed = oip.ModelMetadataResponse()
+            renamed.CopyFrom(metadata)
+            renamed.name = route.asked_name
+            return renamed
+
+        return await self._dispatch.unary(self.deployment(name), version, exchange, at)
+
+    async def config(self, name: str, exchange: Exchange, version: str = "") -> oip.ModelConfigResponse:
+        """Triton's description of a model, in the version that a call of the exchange gets."""
         timeout_s = self._budget()
 
-        async def call(channel: grpc.aio.Channel) -> oip.ModelConfigResponse:
-            request = oip.ModelConfigRequest(name=name, version=version)
-            return await GRPCInferenceServiceStub(channel).ModelConfig(request, timeout=timeout_s())
+        async def at(route: Route) -> oip.ModelConfigResponse:
+            request = oip.ModelConfigRequest(name=route.deployment.name, version=route.version)
 
-        return await self._pool.unary(self._pool.first_hop(name), name, call)
+            async def call(channel: grpc.aio.Channel) -> oip.ModelConfigResponse:
+                return await GRPCInferenceServiceStub(channel).ModelConfig(request, timeout=timeout_s())
+
+            first_hop = self._pool.first_hop(request.name)
+            response = await self._pool.unary(first_hop, request.name, call, version=route.version)
+            if route.is_fallback:
+                response.config.name = route.asked_name
+            return response
+
+        return await self._dispatch.unary(self.deployment(name), version, exchange, at)
 
     async def statistics(self, name: str, version: str = "") -> oip.ModelStatisticsResponse:
         """Counts and durations of one replica's work on a model."""
@@ -175,45 +230,69 @@ class Dataplane:
         self, request: lm.GenerateRequest, exchange: Exchange
     ) -> AsyncGenerator[lm.GenerateResponse, None]:
         """Continue a prompt. Closing the iterator cancels the generation."""
-        self.language_model(request.model_name, exchange)
+        deployment = self.language_model(request.model_name, exchange)
         generation = exchange.begin_generation(request)
-        async with aclosing(self._generate(request.model_name, request.SerializeToString())) as answers:
+        content = request.SerializeToString()
+        async with aclosing(self._generate(deployment, request.model_version, content, exchange)) as answers:
             async for response, _ in answers:
                 generation.observe(response)
                 yield response
 
-    async def generate_bytes(self, model_name: str, request: bytes, exchange: Exchange) -> AsyncGenerator[bytes, None]:
-        """As `generate`, for a request and answers that pass as they are."""
-        self.deployment(model_name, exchange)
+    async def generate_bytes(
+        self, model_name: str, request: bytes, exchange: Exchange, *, version: str = ""
+    ) -> AsyncGenerator[bytes, None]:
+        """As `generate`, for a request and answers that pass as they are. version: what the request names."""
+        deployment = self.deployment(model_name, exchange)
         generation = exchange.begin_generation(request)
-        async with aclosing(self._generate(model_name, request)) as answers:
+        async with aclosing(self._generate(deployment, version, request, exchange)) as answers:
             async for response, content in answers:
                 if content is None:
                     content = response.SerializeToString()
                 generation.observe_bytes(content)
                 yield content
 
-    def _generate(self, model_name: str, request: bytes) -> AsyncGenerator[generation_stream.Answer, None]:
+    def _generate(
+        self, deployment: Deployment, version: str, request: bytes, exchange: Exchange
+    ) -> AsyncGenerator[generation_stream.Answer, None]:
         """One stream, also when the replica that answers dies or drains and another goes on."""
-        kind = self._pool.first_hop(model_name)
-        return generation_stream.generate(self._pool, kind, model_name, request, self._budget())
+        timeout_s = self._budget()
+
+        def at(route: Route) -> AsyncGenerator[generation_stream.Answer, None]:
+            name, content = route.deployment.name, stamped(request, route)
+            kind = self._pool.first_hop(name)
+            answers = generation_stream.generate(self._pool, kind, name, content, timeout_s, version=route.version)
+            return all_started_as_asked(answers, route)
+
+        return self._dispatch.stream(deployment, version, exchange, at)
 
     async def explain(self, request: explain_pb2.ExplainRequest, exchange: Exchange) -> explain_pb2.ExplainResponse:
-        """Say what a model's answer owes to its input. Raises NotFound for deployments without an explainer."""
+        """Say what a model's answer owes to its input. Raises NotFound for deployments without an explainer.
+
+        As of `infer`, the request is changed.
+        """
         deployment = self.deployment(request.model_name, exchange)
         if not deployment.HasField("explainer"):
             raise NotFound(f"model '{deployment.name}' has no explainer")
-        if not request.method:
-            request.method = deployment.explainer.method
+        method = request.method
         timeout_s = self._budget()
 
-        async def call(channel: grpc.aio.Channel) -> explain_pb2.ExplainResponse:
-            return await ExplainServiceStub(channel).Explain(request, timeout=timeout_s())
+        async def at(route: Route) -> explain_pb2.ExplainResponse:
+            stamp(request, route)
+            request.method = method or route.deployment.explainer.method
 
-        kind = SERVICE_KIND_TRANSFORMER if deployment.HasField("transformer") else SERVICE_KIND_EXPLAINER
+            async def call(channel: grpc.aio.Channel) -> explain_pb2.ExplainResponse:
+                return await ExplainServiceStub(channel).Explain(request, timeout=timeout_s())
+
+            has_transformer = route.deployment.HasField("transformer")
+            kind = SERVICE_KIND_TRANSFORMER if has_transformer else SERVICE_KIND_EXPLAINER
+            response = await self._pool.unary(kind, route.deployment.name, call)
+            if route.is_fallback:
+                response.model_name = route.asked_name
+            return response
+
         response = None
         try:
-            response = await self._pool.unary(kind, deployment.name, call)
+            response = await self._dispatch.unary(deployment, request.model_version, exchange, at)
         finally:
             exchange.add_explain(response)
         return response
@@ -232,8 +311,3 @@ def _index_entry(name: str, version: str, is_ready: bool) -> oip.RepositoryIndex
         state="READY" if is_ready else "UNAVAILABLE",
         reason="" if is_ready else "no predictor has it ready",
     )
-
-
-def is_language_model(deployment: Deployment) -> bool:
-    """True for deployments that serve LanguageModel."""
-    return deployment.predictor.model_format == LANGUAGE_MODEL_FORMAT

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.answer import Answer
 from gateway.content_coding import coding_of, unpack
-from gateway.exchange import Exchange, Recorder
+from gateway.exchange import Exchange, Recorder, taken_headers
 from gateway.rest.bodies import BODY, Body
 from gateway.rest.errors import error_response, protocol_of
 from mesh import context, tracing
@@ -79,13 +79,14 @@ class Edge:
         request_id = context.request_id_from(headers.get(context.REQUEST_ID_HEADER))
         timeout_s, timeout_error = self._timeout_s(headers.get(TIMEOUT_HEADER))
         request = context.RequestContext(request_id, time.monotonic() + timeout_s, headers.get)
-        answer = Answer(send, request_id, _accept_encoding(scope, headers), self._compress_min_bytes)
         with (
             context.bind(request),
             _span(scope, headers, request_id) as span,
             self._recorder.exchange(protocol_of(scope["path"]), UNKNOWN_ROUTE) as exchange,
         ):
             scope["meshserve.exchange"] = exchange
+            coding = _accept_encoding(scope, headers)
+            answer = Answer(send, request_id, coding, self._compress_min_bytes, lambda: taken_headers(exchange))
             try:
                 if timeout_error is not None:
                     raise timeout_error

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from opentelemetry import trace
 
 from gateway.generation import Generation
+from gateway.traffic import Route
 from mesh import context
 from mesh.errors import ClientCancelled, MeshError
 from mesh.oip import open_inference_pb2 as oip
@@ -23,6 +24,9 @@ from mesh.v1 import explain_pb2
 from mesh.v1 import language_model_pb2 as lm
 
 P = TypeVar("P")
+
+SERVED_BY_HEADER = "x-meshserve-served-by"
+ARM_HEADER = "x-meshserve-arm"
 
 # A stream of infer requests can go on for ever; its record does not.
 MAX_CALLS = 4096
@@ -49,7 +53,8 @@ class Exchange:
 
     protocol: "grpc", "v1", "v2" or "openai". route: the route's template, or the gRPC method. deployment: None until
     one is found in the mesh. is_prediction: it asks a model for something, and so it is logged. code: canonical.
-    status: the HTTP status or the name of the gRPC code, once finished.
+    status: the HTTP status or the name of the gRPC code, once finished. routes: what was decided, by the name and
+    version that were asked for. taken: the newest route for `deployment`; None where there was nothing to decide.
     """
 
     protocol: str
@@ -66,6 +71,8 @@ class Exchange:
     tensor_calls: list[TensorCall] = field(default_factory=list)
     num_tensor_calls: int = 0
     explain_calls: list[ExplainCall] = field(default_factory=list)
+    routes: dict[tuple[str, str], Route] = field(default_factory=dict)
+    taken: Route | None = None
     code: str = "OK"
     error: str | None = None
     status: str = ""
@@ -92,6 +99,11 @@ class Exchange:
         """Note an explain call; None when it failed."""
         if len(self.explain_calls) < MAX_CALLS:
             self.explain_calls.append(ExplainCall(self._kept(response)))
+
+    def note_route(self, route: Route) -> None:
+        """Note where a call goes; of a stream that names several models, for the one that is noted as `deployment`."""
+        if self.deployment in (None, route.asked_name):
+            self.taken = route
 
     def fail(self, error: BaseException) -> None:
         """Note what went wrong; the first error counts."""
@@ -127,6 +139,12 @@ class Exchange:
             return None
         times = [one.first_token_s for one in self.generations if one.first_token_s is not None]
         return min(times, default=None)
+
+
+def taken_headers(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    """What tells a client where its request went, when there was something to decide."""
+    taken = exchange.taken
+    return () if taken is None else ((SERVED_BY_HEADER, taken.served_by), (ARM_HEADER, str(taken.arm)))
 
 
 class Recorder:

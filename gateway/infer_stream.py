@@ -12,7 +12,7 @@ from gateway import wire
 from gateway.dataplane import Dataplane
 from gateway.exchange import Exchange
 from mesh.errors import InvalidInput, MeshError
-from mesh.infer_stream import Feed
+from mesh.infer_stream import Feed, Model
 from mesh.oip import open_inference_pb2 as oip
 
 _ANSWER_FIELD = oip.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
@@ -26,15 +26,15 @@ class GatewayRoute:
         self._method = method
         self._exchange = exchange
 
-    def model_of(self, message: bytes) -> str:
-        name = wire.read_header(message, has_id=True).model_name
+    def model_of(self, message: bytes) -> Model:
+        header = wire.read_header(message, has_id=True)
         is_first = self._exchange.deployment is None
-        self._dataplane.deployment(name, self._exchange if is_first else None)
+        self._dataplane.deployment(header.model_name, self._exchange if is_first else None)
         self._exchange.add_infer(message, None)
-        return name
+        return Model(header.model_name, header.model_version)
 
-    async def answers(self, model_name: str, feed: Feed) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._dataplane.exchange_stream(self._method, model_name, feed)) as answers:
+    async def answers(self, model: Model, feed: Feed) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._dataplane.exchange_stream(self._method, model, feed, self._exchange)) as answers:
             async for answer in answers:
                 self._note(answer)
                 yield answer

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway.exchange import Exchange
+from gateway.traffic import Route
+from mesh.deployments import versions_of
 
 LATENCY_BUCKETS_S = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -46,6 +48,12 @@ class GatewayMetrics:
             buckets=FIRST_TOKEN_BUCKETS_S,
             registry=registry,
         )
+        self._routed = Counter(
+            "meshserve_gateway_routed_requests",
+            "Requests for deployments with several versions or traffic rules: who served them, and why it.",
+            ["deployment", "served_by", "arm"],
+            registry=registry,
+        )
         # Finding a labelled metric costs more than counting with it.
         self._found: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
         running = Gauge("meshserve_gateway_requests_in_flight", "Requests being answered now.", registry=registry)
@@ -64,3 +72,10 @@ class GatewayMetrics:
         first_token_s = exchange.first_token_s
         if first_token_s is not None:
             self._first_token.labels(exchange.protocol, deployment).observe(first_token_s)
+        if exchange.taken is not None:
+            self._count_route(exchange.taken)
+
+    def _count_route(self, taken: Route) -> None:
+        # A version that a client names may be any text; labels must be few.
+        if taken.version in ("", *versions_of(taken.deployment)):
+            self._routed.labels(taken.asked_name, taken.served_by, taken.arm).inc()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,10 +18,10 @@ from google.protobuf.message import DecodeError, Message
 
 from gateway import wire
 from gateway.dataplane import Dataplane
-from gateway.exchange import Recorder
+from gateway.exchange import Exchange, Recorder, taken_headers
 from gateway.infer_stream import GatewayRoute
 from mesh.errors import Internal, InvalidInput, MeshError
-from mesh.infer_stream import InferStream
+from mesh.infer_stream import InferStream, Model
 from mesh.oip import open_inference_pb2 as oip
 from mesh.v1 import language_model_pb2 as lm
 
@@ -83,34 +84,40 @@ class PassThrough(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self._unary(method))
 
     def _unary(self, method: Method) -> Callable[[bytes, Context], Any]:
-        model_name_of = _model_name_reader(method)
+        model_of = _model_reader(method)
 
-        async def forward(request: bytes, _context: Context) -> bytes:
+        async def forward(request: bytes, context: Context) -> bytes:
             with self._recorder.exchange(PROTOCOL, method.name) as exchange:
                 exchange.is_prediction = method.is_prediction
-                model_name = model_name_of(request)
+                name, version = model_of(request)
                 answer = None
                 try:
-                    answer = await self._dataplane.forward(method.name, model_name, request, exchange)
+                    answer = await self._dataplane.forward(method.name, name, request, exchange, version=version)
                 except MeshError as error:
                     raise _blamed(error, request, method) from error
                 finally:
                     if method.is_prediction:
                         exchange.add_infer(request, answer)
+                await _tell_taken(exchange, context)
                 return answer
 
         return forward
 
     def _streamed(self, method: Method) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
-        model_name_of = _model_name_reader(method)
+        model_of = _model_reader(method)
 
-        async def forward(request: bytes, _context: Context) -> AsyncIterator[bytes]:
+        async def forward(request: bytes, context: Context) -> AsyncIterator[bytes]:
             with self._recorder.exchange(PROTOCOL, method.name) as exchange:
                 exchange.is_prediction = method.is_prediction
-                model_name = model_name_of(request)
+                name, version = model_of(request)
+                is_first = True
                 try:
-                    async with aclosing(self._dataplane.generate_bytes(model_name, request, exchange)) as answers:
+                    generated = self._dataplane.generate_bytes(name, request, exchange, version=version)
+                    async with aclosing(generated) as answers:
                         async for answer in answers:
+                            if is_first:
+                                is_first = False
+                                await _tell_taken(exchange, context)
                             yield answer
                 except MeshError as error:
                     raise _blamed(error, request, method) from error
@@ -126,19 +133,28 @@ class PassThrough(grpc.GenericRpcHandler):
                     yield answer
 
 
-def _model_name_reader(method: Method) -> Callable[[bytes], str]:
-    """What a request of the method is routed by. It raises InvalidInput for what is no protobuf message."""
-    name_field = method.request.DESCRIPTOR.fields_by_number[1].name
+async def _tell_taken(exchange: Exchange, context: Context) -> None:
+    """Say in the initial metadata where the request went, if there was something to decide."""
+    headers = taken_headers(exchange)
+    if headers:
+        await context.send_initial_metadata(headers)
 
-    def model_name_of(request: bytes) -> str:
+
+def _model_reader(method: Method) -> Callable[[bytes], Model]:
+    """What a request of the method is routed by. It raises InvalidInput for what is no protobuf message."""
+    fields = method.request.DESCRIPTOR.fields_by_number
+    name_and_version = attrgetter(fields[1].name, fields[2].name)
+
+    def model_of(request: bytes) -> Model:
         if len(request) <= MAX_PARSED_BYTES:
             try:
-                return str(getattr(method.request.FromString(request), name_field))
+                return Model(*name_and_version(method.request.FromString(request)))
             except DecodeError:
                 pass  # when it is the tensors that are malformed, the next hop says so; the walk tells
-        return wire.read_header(request, has_id=method.has_id).model_name
+        header = wire.read_header(request, has_id=method.has_id)
+        return Model(header.model_name, header.model_version)
 
-    return model_name_of
+    return model_of
 
 
 def _blamed(error: MeshError, request: bytes, method: Method) -> MeshError:

@@ -39,6 +39,8 @@ def record_of(exchange: Exchange) -> dict[str, Any]:
         "trace_id": exchange.trace_id,
         "timings": {"total_s": round(exchange.total_s, 6)},
     }
+    if exchange.taken is not None:
+        record["traffic"] = {"arm": exchange.taken.arm, "served_by": exchange.taken.served_by}
     _add_generations(record, exchange)
     _add_tensor_calls(record, exchange)
     _add_explain_calls(record, exchange)

@@ -6,7 +6,7 @@ ModelInferRequest has its id in field 3. Everything else is skipped by length. W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mesh.errors import InvalidInput
@@ -75,6 +75,27 @@ def fields(message: bytes) -> Iterator[tuple[int, int, int, int]]:
         if position > size:
             raise _malformed(start)
         yield number, wire_type, start, position
+
+
+def string_field(path: Sequence[int], text: str) -> bytes:
+    """The field at the end of `path`, each step but the last one a message in a message.
+
+    Put behind a message it sets that field: of several values the last counts, and messages in a message are merged.
+    """
+    content = text.encode()
+    for number in reversed(path):
+        content = encode_varint(number << 3 | _BYTES) + encode_varint(len(content)) + content
+    return content
+
+
+def encode_varint(value: int) -> bytes:
+    """`value`, at least 0, as a varint."""
+    octets = bytearray()
+    while value > 0x7F:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    octets.append(value)
+    return bytes(octets)
 
 
 def _string(message: bytes, number: int, wire_type: int, start: int, end: int) -> str:

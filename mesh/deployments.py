@@ -20,6 +20,7 @@ from mesh.traffic_spec import check_traffic
 from mesh.v1.registry_pb2 import Deployment, PredictorSpec
 
 DEFAULT_MODEL_VERSION = "1"
+LANGUAGE_MODEL_FORMAT = "llm"
 
 _MAX_ENTRIES = 64
 _MAX_VALUE_CHARS = 1024
@@ -101,6 +102,11 @@ def versions_of(deployment: Deployment) -> list[str]:
     predictor = deployment.predictor
     deployed = predictor.model_version or DEFAULT_MODEL_VERSION
     return [deployed, *(version.model_version for version in predictor.versions)]
+
+
+def is_language_model(deployment: Deployment) -> bool:
+    """True for deployments that serve LanguageModel."""
+    return deployment.predictor.model_format == LANGUAGE_MODEL_FORMAT
 
 
 def check_labels(labels: Mapping[str, str], field: str) -> None:

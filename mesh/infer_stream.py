@@ -1,10 +1,11 @@
 """ModelStreamInfer of a hop that runs no model: one stream of the caller, behind it one stream for each model it names.
 
-Each message is routed by its own model name. Answers of one model keep their order; those of several models come as
-they are ready. A message that cannot be routed, or whose model nobody serves now, is answered with an error message,
-and the stream goes on; when a stream behind fails later, its error ends the caller's, since nobody can say which of the
-messages it had answered. When the caller closes its side, the answers still due come, and then the end. What is to be
-read of the messages is `Route`'s to know: they are bytes here.
+Each message is routed by the model and version that it names itself, and no version is a version of its own here.
+Answers of one of these keep their order; those of several come as they are ready. A message that cannot be routed, or
+whose model nobody serves now, is answered with an error message, and the stream goes on; when a stream behind fails
+later, its error ends the caller's, since nobody can say which of the messages it had answered. When the caller closes
+its side, the answers still due come, and then the end. What is to be read of the messages is `Route`'s to know: they
+are bytes here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mesh.errors import InvalidInput, MeshError, Unavailable
 
@@ -23,14 +24,21 @@ MAX_AHEAD = 16
 Feed = Callable[[], AsyncIterator[bytes]]
 
 
+class Model(NamedTuple):
+    """What a message is for; the version is empty when it names none."""
+
+    name: str
+    version: str = ""
+
+
 class Route(Protocol):
     """What a service knows of the messages and of the way to the next hop."""
 
-    def model_of(self, message: bytes) -> str:
+    def model_of(self, message: bytes) -> Model:
         """The model that the message is for. Raises MeshError when there is no way to it."""
         ...
 
-    def answers(self, model_name: str, feed: Feed) -> AsyncGenerator[bytes, None]:
+    def answers(self, model: Model, feed: Feed) -> AsyncGenerator[bytes, None]:
         """The answers of the next hop to the messages of `feed`, which is asked again for another attempt.
 
         Raises MeshError.
@@ -47,7 +55,7 @@ class InferStream:
 
     def __init__(self, route: Route) -> None:
         self._route = route
-        self._hops: dict[str, _Hop] = {}
+        self._hops: dict[Model, _Hop] = {}
         self._tasks: list[asyncio.Task[None]] = []
         # Answers, the error that ends all, and None for each task that has ended.
         self._outbox: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(MAX_AHEAD)
@@ -96,25 +104,25 @@ class InferStream:
         for hop in self._hops.values():
             await hop.inbox.put(None)
 
-    def _hop_of(self, model_name: str) -> _Hop:
-        hop = self._hops.get(model_name)
+    def _hop_of(self, model: Model) -> _Hop:
+        hop = self._hops.get(model)
         if hop is None:
             if len(self._hops) == MAX_MODELS:
                 raise InvalidInput(f"one stream names more than {MAX_MODELS} models", field="model_name")
-            hop = self._hops[model_name] = _Hop()
-            self._spawn(self._answers_of(model_name, hop))
+            hop = self._hops[model] = _Hop()
+            self._spawn(self._answers_of(model, hop))
         return hop
 
-    async def _answers_of(self, model_name: str, hop: _Hop) -> AsyncGenerator[bytes, None]:
+    async def _answers_of(self, model: Model, hop: _Hop) -> AsyncGenerator[bytes, None]:
         """Of one model, from one stream; from another one when none could be opened and messages follow."""
         while (message := await hop.inbox.get()) is not None:
             hop.next_message = message
             try:
-                async with aclosing(self._route.answers(model_name, hop.feed)) as answers:
+                async with aclosing(self._route.answers(model, hop.feed)) as answers:
                     async for answer in answers:
                         yield answer
                 if not hop.is_over:
-                    raise Unavailable(f"the stream behind '{model_name}' was closed while requests were due")
+                    raise Unavailable(f"the stream behind '{model.name}' was closed while requests were due")
                 return
             except MeshError as error:
                 if hop.has_sent:

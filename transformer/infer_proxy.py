@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from mesh.errors import InvalidInput, MeshError, ModelNotFound, Unavailable
-from mesh.infer_stream import InferStream
+from mesh.infer_stream import InferStream, Model
 from mesh.model_index import SERVICE, ModelIndex, index_handlers
 from mesh.oip import open_inference_pb2 as oip
 from transformer.next_hops import NextHops
@@ -35,7 +35,7 @@ class InferProxy:
     async def model_ready(self, message: bytes, context: Context) -> bytes:
         """Not an error for a model that is unknown or away: it is not ready."""
         try:
-            return await self._next_hops.infer_bytes("ModelReady", model_name_of(message), message)
+            return await self._next_hops.infer_bytes("ModelReady", model_of(message), message)
         except (ModelNotFound, Unavailable):
             return oip.ModelReadyResponse(ready=False).SerializeToString()
 
@@ -43,7 +43,7 @@ class InferProxy:
         """The handler of a unary RPC that goes to the model's predictor as it is."""
 
         async def handle(message: bytes, context: Context) -> bytes:
-            return await self._next_hops.infer_bytes(method, model_name_of(message), message)
+            return await self._next_hops.infer_bytes(method, model_of(message), message)
 
         return handle
 
@@ -61,8 +61,10 @@ class TransformerRoute:
         self._next_hops = next_hops
         self.answers = next_hops.stream_infer_bytes
 
-    def model_of(self, message: bytes) -> str:
-        return self._next_hops.deployment(model_name_of(message)).name
+    def model_of(self, message: bytes) -> Model:
+        model = model_of(message)
+        self._next_hops.deployment(model.name)
+        return model
 
     def failure(self, message: bytes, error: MeshError) -> bytes:
         return _failed(message, error).SerializeToString()
@@ -77,14 +79,15 @@ def add_InferProxy_to_server(proxy: InferProxy, server: grpc.aio.Server) -> None
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
 
-def model_name_of(message: bytes) -> str:
-    """Name of the model that a request is for: field 1 of every request about a model.
+def model_of(message: bytes) -> Model:
+    """The model that a request is for, and its version: fields 1 and 2 of every request about a model.
 
     Raises InvalidInput when the bytes are no such message.
     """
     try:
-        # The smallest message with that field; the parser steps over all others without looking in.
-        return oip.ModelReadyRequest.FromString(message).name
+        # The smallest message with these fields; the parser steps over all others without looking in.
+        request = oip.ModelReadyRequest.FromString(message)
+        return Model(request.name, request.version)
     except DecodeError:
         raise InvalidInput("the request is not a protobuf message of the Open Inference Protocol") from None
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import grpc.aio
 
 from mesh import context, generation_stream
-from mesh.infer_stream import Feed
+from mesh.infer_stream import Feed, Model
 from mesh.pool import EndpointPool
 from mesh.request_hints import scoring_hint
 from mesh.v1 import explain_pb2
@@ -45,6 +45,7 @@ class NextHops:
             SERVICE_KIND_PREDICTOR,
             self._known(request),
             lambda channel: LanguageModelStub(channel).DescribeModel(request, timeout=self._timeout_s()),
+            version=request.model_version,
         )
 
     async def generate(self, request: lm.GenerateRequest) -> AsyncGenerator[lm.GenerateResponse, None]:
@@ -70,6 +71,7 @@ class NextHops:
             self._known(request),
             lambda channel: LanguageModelStub(channel).Score(request, timeout=self._timeout_s()),
             request=scoring_hint(request),
+            version=request.model_version,
         )
 
     async def tokenize(self, request: lm.TokenizeRequest) -> lm.TokenizeResponse:
@@ -77,6 +79,7 @@ class NextHops:
             SERVICE_KIND_PREDICTOR,
             self._known(request),
             lambda channel: LanguageModelStub(channel).Tokenize(request, timeout=self._timeout_s()),
+            version=request.model_version,
         )
 
     async def explain(self, request: explain_pb2.ExplainRequest) -> explain_pb2.ExplainResponse:
@@ -86,24 +89,24 @@ class NextHops:
             lambda channel: ExplainServiceStub(channel).Explain(request, timeout=self._timeout_s()),
         )
 
-    async def infer_bytes(self, method: str, model_name: str, message: bytes) -> bytes:
+    async def infer_bytes(self, method: str, model: Model, message: bytes) -> bytes:
         """A unary RPC of OIP at a predictor: `message` and the answer pass as they are."""
-        self._pool.deployment(model_name)
+        self._pool.deployment(model.name)
 
         async def call(channel: grpc.aio.Channel) -> bytes:
             rpc: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(OIP + method)
             return await rpc(message, timeout=self._timeout_s())
 
-        return await self._pool.unary(SERVICE_KIND_PREDICTOR, model_name, call)
+        return await self._pool.unary(SERVICE_KIND_PREDICTOR, model.name, call, version=model.version)
 
-    def stream_infer_bytes(self, model_name: str, feed: Feed) -> AsyncGenerator[bytes, None]:
+    def stream_infer_bytes(self, model: Model, feed: Feed) -> AsyncGenerator[bytes, None]:
         """The answers to the messages of `feed` on one ModelStreamInfer, as they are. To be closed as `generate`."""
 
         def call(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[bytes, bytes]:
             rpc: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(OIP + "ModelStreamInfer")
             return rpc(feed(), timeout=self._timeout_s())
 
-        return self._pool.stream(SERVICE_KIND_PREDICTOR, model_name, call)
+        return self._pool.stream(SERVICE_KIND_PREDICTOR, model.name, call, version=model.version)
 
     def _known(self, request: _ForModel) -> str:
         return self._pool.deployment(request.model_name).name

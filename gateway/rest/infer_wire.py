@@ -36,7 +36,7 @@ def request_bytes(head: oip.ModelInferRequest, raws: Sequence[Slice]) -> bytes:
     """`head`, which has no contents, with `raws` as its raw contents. Copies each of them once."""
     parts: list[Slice] = [head.SerializeToString()]
     for raw in raws:
-        parts += (_RAW_INPUT_TAG, _varint(len(raw)), raw)
+        parts += (_RAW_INPUT_TAG, wire.encode_varint(len(raw)), raw)
     return b"".join(parts)
 
 
@@ -62,12 +62,3 @@ def parse_response(answer: bytes) -> oip.ModelInferResponse:
         return oip.ModelInferResponse.FromString(answer)
     except DecodeError:
         raise Internal("the answer of the model's server is no ModelInferResponse") from None
-
-
-def _varint(value: int) -> bytes:
-    octets = bytearray()
-    while value > 0x7F:
-        octets.append(value & 0x7F | 0x80)
-        value >>= 7
-    octets.append(value)
-    return bytes(octets)

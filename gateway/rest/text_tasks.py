@@ -50,7 +50,7 @@ async def run_text_task(
     words.
     """
     dataplane.deployment(model, exchange)
-    _check(task, model, await dataplane.metadata(model))
+    _check(task, model, await dataplane.metadata(model, exchange))
     request = oip.ModelInferRequest(model_name=model)
     encode_request(request, [_tensor(task.inputs[field], texts[field]) for field in texts])
     try:

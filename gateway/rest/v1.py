@@ -12,7 +12,7 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.dataplane import Dataplane, is_language_model
+from gateway.dataplane import Dataplane
 from gateway.exchange import Exchange
 from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
@@ -21,6 +21,7 @@ from gateway.rest.openai_messages import Conversation
 from gateway.rest.sampling import sampling_from_json
 from gateway.rest.v1_instances import add_inputs, instances_of, is_columnar, outputs_of, predictions_of, tensors_of
 from gateway.rest.validation import validated
+from mesh.deployments import is_language_model
 from mesh.errors import InvalidInput
 from mesh.merging import merged
 from mesh.oip import open_inference_pb2 as oip
@@ -46,7 +47,7 @@ class V1Routes:
         body = await bodies.read_object(request, non_finite=non_finite)
         if is_language_model(deployment):
             return json_response({"predictions": await self._texts(deployment.name, body, exchange)})
-        infer = await self._infer_request(deployment.name, body)
+        infer = await self._infer_request(deployment.name, body, exchange)
         outputs = decode_response(await self._dataplane.infer(infer, exchange))
         if is_columnar(body):
             return json_response({"outputs": outputs_of(outputs, non_finite=non_finite)})
@@ -68,7 +69,7 @@ class V1Routes:
                 for subject in subjects
             ]
         else:
-            infer = await self._infer_request(deployment.name, body)
+            infer = await self._infer_request(deployment.name, body, exchange)
             requests = [explain_pb2.ExplainRequest(model_name=deployment.name, method=method, infer=infer)]
         responses = await self._explain_all(requests, exchange)
         return json_response(
@@ -79,8 +80,8 @@ class V1Routes:
         """GET /: how KServe's client asks of V1 whether the server lives."""
         return json_response({"status": "alive"})
 
-    async def _infer_request(self, name: str, body: dict[str, Json]) -> oip.ModelInferRequest:
-        metadata = await self._dataplane.metadata(name)
+    async def _infer_request(self, name: str, body: dict[str, Json], exchange: Exchange) -> oip.ModelInferRequest:
+        metadata = await self._dataplane.metadata(name, exchange)
         request = oip.ModelInferRequest(model_name=name)
         add_inputs(request, tensors_of(body, metadata))
         return request

@@ -45,8 +45,9 @@ class V2Routes:
     async def model_metadata(self, request: Request) -> Response:
         """GET /v2/models/{model}"""
         name, version = _model_of(request)
-        self._dataplane.deployment(name, sse.exchange_of(request))
-        return json_response(_metadata_json(await self._dataplane.metadata(name, version)))
+        exchange = sse.exchange_of(request)
+        self._dataplane.deployment(name, exchange)
+        return json_response(_metadata_json(await self._dataplane.metadata(name, exchange, version)))
 
     async def model_ready(self, request: Request) -> Response:
         """GET /v2/models/{model}/ready: 503 when no predictor has it ready."""
@@ -58,8 +59,9 @@ class V2Routes:
     async def model_config(self, request: Request) -> Response:
         """GET /v2/models/{model}/config"""
         name, version = _model_of(request)
-        self._dataplane.deployment(name, sse.exchange_of(request))
-        return json_response(message_to_json((await self._dataplane.config(name, version)).config))
+        exchange = sse.exchange_of(request)
+        self._dataplane.deployment(name, exchange)
+        return json_response(message_to_json((await self._dataplane.config(name, exchange, version)).config))
 
     async def model_statistics(self, request: Request) -> Response:
         """GET /v2/models/{model}/stats"""

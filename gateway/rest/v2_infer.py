@@ -55,7 +55,7 @@ class V2InferRoutes:
         asked, form = read_request(head, await bodies.take(request), request.headers.get(HEADER), non_finite=non_finite)
         answer = None
         try:
-            answer = await self._dataplane.forward(MODEL_INFER, name, asked, exchange)
+            answer = await self._dataplane.forward(MODEL_INFER, name, asked, exchange, version=version)
         finally:
             exchange.add_infer(asked, answer)
         return write_response(answer, form)

@@ -231,6 +231,9 @@ class _CallContext:
     def set_details(self, details: str) -> None:
         """As `set_code`."""
 
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        """An Exchange has no place for it: our services read nothing there."""
+
     async def write(self, message: Any) -> None:
         """Send a response of a stream; waits while the reader has not taken those before."""
         while not self._credit:

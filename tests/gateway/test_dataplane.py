@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.dataplane import Dataplane, is_language_model
+from gateway.dataplane import Dataplane
 from gateway.exchange import Recorder
+from mesh.deployments import is_language_model
 from mesh.errors import InvalidInput, ModelNotFound, NotFound, Unavailable
 from mesh.pool import EndpointPool
 from mesh.testing import serve_on_free_port

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from mesh.errors import Internal, MeshError, ModelNotFound, Unavailable
-from mesh.infer_stream import MAX_AHEAD, MAX_MODELS, Feed, InferStream
+from mesh.infer_stream import MAX_AHEAD, MAX_MODELS, Feed, InferStream, Model
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -22,16 +22,16 @@ class FakeRoute:
         self.num_open = 0
         self.num_opened = 0
 
-    def model_of(self, message: bytes) -> str:
+    def model_of(self, message: bytes) -> Model:
         model, separator, _ = message.decode().partition(":")
         if not separator:
             raise ModelNotFound(f"'{model}' names no model")
-        return model
+        return Model(model)
 
-    async def answers(self, model_name: str, feed: Feed) -> AsyncGenerator[bytes, None]:
-        if model_name in self.away:
-            self.away.remove(model_name)
-            raise Unavailable(f"no ready predictor for '{model_name}'")
+    async def answers(self, model: Model, feed: Feed) -> AsyncGenerator[bytes, None]:
+        if model.name in self.away:
+            self.away.remove(model.name)
+            raise Unavailable(f"no ready predictor for '{model.name}'")
         self.num_open += 1
         self.num_opened += 1
         try:
@@ -94,7 +94,7 @@ async def test_a_stream_that_breaks_behind_ends_all_with_its_error(last: bytes, 
 
 async def test_a_replica_that_is_lost_with_requests_is_not_asked_again() -> None:
     class Retrying(FakeRoute):
-        async def answers(self, model_name: str, feed: Feed) -> AsyncGenerator[bytes, None]:
+        async def answers(self, model: Model, feed: Feed) -> AsyncGenerator[bytes, None]:
             assert [message async for message in feed()]
             async for message in feed():
                 yield message

@@ -12,7 +12,7 @@ import pytest
 from mesh.errors import InvalidInput
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from transformer.infer_proxy import model_name_of
+from transformer.infer_proxy import model_of
 
 
 async def failure(call: Any) -> grpc.aio.AioRpcError:
@@ -136,8 +136,9 @@ async def test_a_predictor_that_breaks_a_stream_ends_it_with_its_error(rig: Any)
 
 def test_the_model_is_found_wherever_it_stands() -> None:
     head = oip.ModelInferRequest(id="1", raw_input_contents=[b"x" * 1000]).SerializeToString()
-    name = oip.ModelInferRequest(model_name="late").SerializeToString()
+    name = oip.ModelInferRequest(model_name="late", model_version="2").SerializeToString()
 
-    assert model_name_of(head + name) == "late"
+    assert model_of(head + name) == ("late", "2")
+    assert model_of(head) == ("", "")
     with pytest.raises(InvalidInput, match="not a protobuf message"):
-        model_name_of(b"\x0a\x05ab")
+        model_of(b"\x0a\x05ab")
