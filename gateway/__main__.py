@@ -24,6 +24,7 @@ from mesh.pool import EndpointPool
 from mesh.serve import MeshServer, run
 from mesh.settings import load_settings, redacted
 from mesh.v1.explain_pb2_grpc import add_ExplainServiceServicer_to_server
+from mesh.view import MeshView
 
 log = logs.get_logger(__name__)
 
@@ -38,16 +39,19 @@ class Gateway:
             registry=settings.registry, endpoints=settings.endpoints, state_dir=settings.state_dir
         )
         self._pool = EndpointPool(
-            lambda: self._discovery.view, policy=settings.balancing, metrics_registry=self.server.metrics_registry
+            lambda: self.view, policy=settings.balancing, metrics_registry=self.server.metrics_registry
         )
-        self._dataplane = Dataplane(
-            self._pool, lambda: self._discovery.view, request_timeout_s=settings.request_timeout_s
-        )
-        self._repository = RepositoryControl(lambda: self._discovery.view, request_timeout_s=settings.request_timeout_s)
+        self._dataplane = Dataplane(self._pool, lambda: self.view, request_timeout_s=settings.request_timeout_s)
+        self._repository = RepositoryControl(lambda: self.view, request_timeout_s=settings.request_timeout_s)
         self._recorder = self._build_recorder()
-        self._health = ModelHealth(lambda: self._discovery.view, self.server.health.set)
+        self._health = ModelHealth(lambda: self.view, self.server.health.set)
         self.http = HttpServer(build_app(settings, self._dataplane, self._repository, self._recorder), settings)
         self._http_end: asyncio.Task[None] | None = None
+
+    @property
+    def view(self) -> MeshView:
+        """What the gateway knows of the mesh now."""
+        return self._discovery.view
 
     async def start(self) -> None:
         """Learn of the mesh, then answer on all ports. Raises PortTaken, and InvalidInput for a wrong file."""
