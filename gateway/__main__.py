@@ -10,6 +10,7 @@ from gateway.app import HttpServer, build_app
 from gateway.dataplane import Dataplane
 from gateway.exchange import Exchange, Recorder
 from gateway.metrics import GatewayMetrics
+from gateway.mirror import Mirror, mirror_file
 from gateway.passthrough import LANGUAGE_MODEL_SERVICE, OIP_SERVICE, PassThrough
 from gateway.prediction_log import PredictionLog
 from gateway.prediction_record import record_of
@@ -41,7 +42,10 @@ class Gateway:
         self._pool = EndpointPool(
             lambda: self.view, policy=settings.balancing, metrics_registry=self.server.metrics_registry
         )
-        self._dataplane = Dataplane(self._pool, lambda: self.view, request_timeout_s=settings.request_timeout_s)
+        self._mirror = self._build_mirror()
+        self._dataplane = Dataplane(
+            self._pool, lambda: self.view, request_timeout_s=settings.request_timeout_s, mirror=self._mirror
+        )
         self._repository = RepositoryControl(lambda: self.view, request_timeout_s=settings.request_timeout_s)
         self._recorder = self._build_recorder()
         self._health = ModelHealth(lambda: self.view, self.server.health.set)
@@ -57,15 +61,36 @@ class Gateway:
         """Learn of the mesh, then answer on all ports. Raises PortTaken, and InvalidInput for a wrong file."""
         self._add_grpc_services()
         self.server.on_drain(self._begin_drain)
-        for release in (self._pool.close, self._discovery.close, self._health.close, self._end_http):
+        for release in (
+            self._mirror.close,
+            self._pool.close,
+            self._discovery.close,
+            self._health.close,
+            self._end_http,
+        ):
             self.server.on_close(release)
         await self._discovery.start()
+        self._mirror.start()
         await self.server.start()
         await self.http.start()
         self.server.http_address = self.http.address
         self._discovery.on_change(self._health.notice)
         self._discovery.on_change(self._pool.notice)
         self._health.start()
+
+    def _build_mirror(self) -> Mirror:
+        settings = self._settings
+        files = settings.prediction_log_max_bytes, settings.prediction_log_max_files
+        return Mirror(
+            lambda: self.view,
+            self.server.metrics_registry,
+            balancing=settings.balancing,
+            file=mirror_file(settings.prediction_log_path, *files) if settings.prediction_log else None,
+            max_queued=settings.mirror_max_queued,
+            max_queued_bytes=settings.mirror_max_queued_bytes,
+            concurrency=settings.mirror_concurrency,
+            timeout_s=settings.mirror_timeout_s,
+        )
 
     def _build_recorder(self) -> Recorder:
         settings, registry = self._settings, self.server.metrics_registry

@@ -16,6 +16,7 @@ import grpc.aio
 from gateway.dispatch import Dispatch
 from gateway.exchange import Exchange
 from gateway.metadata_cache import MetadataCache
+from gateway.mirror import MODEL_INFER, Copy, Mirror
 from gateway.stamping import all_as_asked, all_stamped, all_started_as_asked, as_asked, stamp, stamped
 from gateway.traffic import Route
 from mesh import context, generation_stream
@@ -50,14 +51,16 @@ class Dataplane:
         request_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
-        """rng: divides the requests of deployments with a canary."""
+        """rng: divides the requests of deployments with a canary. mirror: without one nothing is copied."""
         self._pool = pool
         self._view = view
         self._request_timeout_s = request_timeout_s
         self._clock = clock
         self._metadata = MetadataCache(clock=clock)
         self._dispatch = Dispatch(view, rng)
+        self._mirror = mirror
         self.is_draining = False
 
     # What the mesh holds
@@ -117,6 +120,8 @@ class Dataplane:
 
             name = route.deployment.name
             answer = await self._pool.unary(self._pool.first_hop(name), name, call, version=route.version)
+            if route.mirror and self._mirror is not None:
+                self._mirror.offer(Copy(route, method, request, [answer]))
             return as_asked(method, answer, route)
 
         return await self._dispatch.unary(deployment, version, exchange, at)
@@ -159,6 +164,9 @@ class Dataplane:
 
             name = route.deployment.name
             response = await self._pool.unary(self._pool.first_hop(name), name, call, version=route.version)
+            if route.mirror and self._mirror is not None:
+                answers = [response.SerializeToString()]
+                self._mirror.offer(Copy(route, MODEL_INFER, request.SerializeToString(), answers))
             if route.is_fallback:
                 response.model_name = route.asked_name
             return response
@@ -261,6 +269,8 @@ class Dataplane:
             name, content = route.deployment.name, stamped(request, route)
             kind = self._pool.first_hop(name)
             answers = generation_stream.generate(self._pool, kind, name, content, timeout_s, version=route.version)
+            if route.mirror and self._mirror is not None:
+                return self._mirror.watched(answers, Copy(route, generation_stream.GENERATE, request, []))
             return all_started_as_asked(answers, route)
 
         return self._dispatch.stream(deployment, version, exchange, at)

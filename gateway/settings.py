@@ -46,6 +46,14 @@ class GatewaySettings(ServiceSettings):
     prediction_log_payload_bytes: int = Field(
         256 << 10, ge=0, le=64 << 20, description="Most bytes of one request's messages that its record is made of."
     )
+    mirror_max_queued: int = Field(
+        256, ge=1, le=1_000_000, description="Copies of answered requests that wait for their mirror; more are dropped."
+    )
+    mirror_max_queued_bytes: int = Field(
+        64 << 20, ge=1 << 10, description="Most bytes of these copies, each with its answer; more are dropped."
+    )
+    mirror_concurrency: int = Field(4, ge=1, le=256, description="Copies that are with their mirror at the same time.")
+    mirror_timeout_s: float = Field(60.0, gt=0, le=3600, description="Seconds that a mirror gets for one answer.")
 
     @property
     def prediction_log_path(self) -> Path:
