@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import chat, engine, explain, infer, models, status, up
+from cli import chat, engine, explain, infer, models, promote, rollback, status, traffic, up
 from cli.failure import Failure
 from mesh.errors import MeshError
 from mesh.version import software_version
@@ -29,7 +29,9 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_top)
-    for verb in (up.up, chat.chat, infer.infer, explain.explain, status.status, models.models, engine.engine):
+    looks = (status.status, models.models, engine.engine)
+    rollouts = (traffic.traffic, promote.promote, rollback.rollback)
+    for verb in (up.up, chat.chat, infer.infer, explain.explain, *looks, *rollouts):
         app.command()(verb)
     return app
 

@@ -20,3 +20,11 @@ StateDirectory = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Longest wait for the answer.")]
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        metavar="HOST:PORT",
+        help="The registry to talk to. Default: the mesh that `up` runs here, else 127.0.0.1:8090.",
+    ),
+]

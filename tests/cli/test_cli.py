@@ -13,7 +13,7 @@ from cli import catalog
 from cli.failure import Failure
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("up", "chat", "infer", "explain", "status", "models", "engine")
+VERBS = ("up", "chat", "infer", "explain", "status", "models", "engine", "traffic", "promote", "rollback")
 
 
 def test_the_command_without_a_verb_lists_the_verbs(run_cli: Any) -> None:
