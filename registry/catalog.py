@@ -104,6 +104,12 @@ class Store(Protocol):
     def deployments(self) -> Sequence[DeploymentRecord]:
         """All deployments by name."""
 
+    def seed(self, name: str) -> str | None:
+        """What `put_seed` kept under this name last."""
+
+    def put_seed(self, name: str, spec: str) -> None:
+        """Keep what a file says of a deployment, apart from the deployment itself."""
+
 
 class Catalog:
     """Checks what comes in, and says in one sentence what is wrong with it. Blocks where its store does."""
@@ -181,6 +187,14 @@ class Catalog:
         Raises Conflict unless `expected_generation` is 0 or that of the deployment as it is.
         """
         return self._store.put_deployment(name, spec, expected_generation)
+
+    def is_new_seed(self, name: str, spec: str) -> bool:
+        """Whether the file says something else of a deployment than when `keep_seed` was called last."""
+        return self._store.seed(name) != spec
+
+    def keep_seed(self, name: str, spec: str) -> None:
+        """Note that what the file says has been applied."""
+        self._store.put_seed(name, spec)
 
     def delete_deployment(self, name: str) -> None:
         """Raises ModelNotFound when there is no such deployment."""

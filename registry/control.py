@@ -41,10 +41,13 @@ class ControlPlane:
         return self._watch_log.view
 
     async def start(self, seed: Iterable[Deployment] = ()) -> None:
-        """Apply the deployments of `seed` and begin to watch over the leases."""
+        """Apply the deployments of `seed` that a start did not apply before, and begin to watch over the leases.
+
+        What a file said already may have been changed since, by a promotion for example, and a restart undoes nothing.
+        """
         self._loop = asyncio.get_running_loop()
         for deployment in seed:
-            await self.apply_deployment(deployment)
+            await asyncio.to_thread(self._apply_seed, check_deployment(deployment))
         self._expiring = asyncio.create_task(self._keep_expiring())
 
     async def end_watches(self) -> None:
@@ -110,6 +113,12 @@ class ControlPlane:
             if is_change:
                 self._publish_soon(WatchResponse(deployment_applied=stored))
         return stored
+
+    def _apply_seed(self, deployment: Deployment) -> None:
+        spec = spec_of(deployment)
+        if self._catalog.is_new_seed(deployment.name, spec):
+            self._apply(deployment, 0)
+            self._catalog.keep_seed(deployment.name, spec)
 
     def _delete(self, name: str) -> None:
         with self._order:

@@ -60,6 +60,12 @@ _deployments = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("spec", sa.Text, nullable=True),  # null: deleted; the row keeps the generation
 )
+_seeds = sa.Table(
+    "deployment_seeds",
+    _schema,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("spec", sa.Text, nullable=False),  # as a file gave it, whatever became of the deployment since
+)
 
 
 class Database:
@@ -170,6 +176,16 @@ class Database:
         query = sa.select(_deployments).where(table.spec.is_not(None)).order_by(table.name)
         with self._read() as connection:
             return [DeploymentRecord(row.name, row.generation, row.spec) for row in connection.execute(query)]
+
+    def seed(self, name: str) -> str | None:
+        with self._read() as connection:
+            row = connection.execute(sa.select(_seeds.c.spec).where(_seeds.c.name == name)).first()
+            return None if row is None else str(row.spec)
+
+    def put_seed(self, name: str, spec: str) -> None:
+        with self._write() as connection:
+            connection.execute(sa.delete(_seeds).where(_seeds.c.name == name))
+            connection.execute(sa.insert(_seeds).values(name=name, spec=spec))
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:

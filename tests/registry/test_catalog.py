@@ -32,6 +32,7 @@ class Memory:
         self.aliases: dict[tuple[str, str], int] = {}
         self.prompts: dict[str, list[PromptVersion]] = {}
         self.specs: dict[str, tuple[int, str | None]] = {}
+        self.seeds: dict[str, str] = {}
 
     def add_model_version(self, version: ModelVersion) -> ModelVersion:
         known = self.versions.setdefault(version.model_name, [])
@@ -85,6 +86,12 @@ class Memory:
 
     def deployments(self) -> Sequence[DeploymentRecord]:
         return [DeploymentRecord(n, g, s) for n, (g, s) in sorted(self.specs.items()) if s is not None]
+
+    def seed(self, name: str) -> str | None:
+        return self.seeds.get(name)
+
+    def put_seed(self, name: str, spec: str) -> None:
+        self.seeds[name] = spec
 
 
 @pytest.fixture

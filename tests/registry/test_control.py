@@ -47,6 +47,26 @@ async def test_seed_is_applied_once(control: ControlPlane, watch_log: WatchLog) 
     assert watch_log.revision == revision
 
 
+async def test_restart_with_the_same_file_undoes_nothing_and_another_file_is_applied(tmp_path: Path) -> None:
+    async def started_with(uri: str, change_to: str = "") -> tuple[str, int]:
+        database = Database(f"sqlite:///{tmp_path}/registry.db")
+        catalog = Catalog(database, lambda: datetime.now(UTC))
+        known = [deployment_of(record) for record in catalog.deployments()]
+        control = ControlPlane(catalog, WatchLog("e", known), Leases(lambda: 0.0))
+        await control.start(seed=[deployment("iris", uri)])
+        found = control.view.deployments["iris"]
+        if change_to:
+            await control.apply_deployment(deployment("iris", change_to))
+        await control.close()
+        database.close()
+        return found.predictor.storage_uri, found.generation
+
+    assert await started_with("file:///1", change_to="file:///promoted") == ("file:///1", 1)
+    assert await started_with("file:///1") == ("file:///promoted", 2)
+    assert await started_with("file:///2") == ("file:///2", 3)
+    assert await started_with("file:///1") == ("file:///1", 4)
+
+
 async def test_event_is_there_when_the_answer_is(control: ControlPlane) -> None:
     for number in range(20):
         stored = await control.apply_deployment(deployment("iris", f"file:///{number}"))

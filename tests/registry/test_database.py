@@ -27,6 +27,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("alias"), NAMES, NAMES),
         st.tuples(st.just("prompt"), NAMES, st.text(min_size=1, max_size=5)),
         st.tuples(st.just("put"), NAMES, st.sampled_from(["x", "y"])),
+        st.tuples(st.just("seed"), NAMES, st.sampled_from(["x", "y"])),
         st.tuples(st.just("delete"), NAMES),
         st.tuples(st.just("reopen")),
     ),
@@ -56,6 +57,11 @@ def test_database_is_what_the_dicts_say(operations: list[tuple[object, ...]]) ->
                     assert database.add_prompt_version(prompt) == memory.add_prompt_version(prompt)
                 case ("put", str(name), str(spec)):
                     assert database.put_deployment(name, spec) == memory.put_deployment(name, spec)
+                case ("seed", str(name), str(spec)):
+                    assert database.seed(name) == memory.seed(name)
+                    database.put_seed(name, spec)
+                    memory.put_seed(name, spec)
+                    assert database.seed(name) == spec
                 case ("delete", str(name)):
                     assert database.delete_deployment(name) == memory.delete_deployment(name)
                 case _:
