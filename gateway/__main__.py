@@ -15,7 +15,7 @@ from gateway.passthrough import LANGUAGE_MODEL_SERVICE, OIP_SERVICE, PassThrough
 from gateway.prediction_log import PredictionLog
 from gateway.prediction_record import record_of
 from gateway.repository import RepositoryControl
-from gateway.request_log import log_request
+from gateway.request_log import RequestLog
 from gateway.servicer import GatewayExplainService, OipHandlers
 from gateway.settings import GatewaySettings
 from mesh import logs
@@ -94,7 +94,7 @@ class Gateway:
 
     def _build_recorder(self) -> Recorder:
         settings, registry = self._settings, self.server.metrics_registry
-        sinks: list[Callable[[Exchange], None]] = [log_request]
+        sinks: list[Callable[[Exchange], None]] = [RequestLog().submit]
         recorder = Recorder(sinks, max_payload_bytes=settings.prediction_log_payload_bytes)
         sinks.append(GatewayMetrics(registry, lambda: recorder.in_flight).observe)
         if settings.prediction_log:

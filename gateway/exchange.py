@@ -7,9 +7,9 @@ metrics and a line of the prediction log. It knows neither HTTP nor gRPC.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -164,30 +164,23 @@ class Recorder:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    @contextmanager
-    def exchange(self, protocol: str, route: str) -> Iterator[Exchange]:
+    def exchange(self, protocol: str, route: str) -> Recording:
         """An exchange for the current request context; finished when the block ends."""
         request = context.current()
-        exchange = Exchange(
-            protocol=protocol,
-            route=route,
-            request_id=request.request_id if request else context.new_request_id(),
-            started_at=self._wall_clock(),
-            started=self._clock(),
-            clock=self._clock,
-            max_payload_bytes=self._max_payload_bytes,
+        return Recording(
+            self,
+            Exchange(
+                protocol=protocol,
+                route=route,
+                request_id=request.request_id if request else context.new_request_id(),
+                started_at=self._wall_clock(),
+                started=self._clock(),
+                clock=self._clock,
+                max_payload_bytes=self._max_payload_bytes,
+            ),
         )
-        self.in_flight += 1
-        try:
-            yield exchange
-        except BaseException as error:
-            exchange.fail(error)
-            raise
-        finally:
-            self.in_flight -= 1
-            self._finish(exchange)
 
-    def _finish(self, exchange: Exchange) -> None:
+    def finish(self, exchange: Exchange) -> None:
         exchange.total_s = self._clock() - exchange.started
         exchange.status = exchange.status or exchange.code
         span = trace.get_current_span().get_span_context()
@@ -195,3 +188,25 @@ class Recorder:
             exchange.trace_id = f"{span.trace_id:032x}"
         for sink in self._sinks:
             sink(exchange)
+
+
+class Recording:
+    """`with recorder.exchange(…) as exchange:`. A class: a generator would cost every request more."""
+
+    __slots__ = ("_exchange", "_recorder")
+
+    def __init__(self, recorder: Recorder, exchange: Exchange) -> None:
+        self._recorder = recorder
+        self._exchange = exchange
+
+    def __enter__(self) -> Exchange:
+        self._recorder.in_flight += 1
+        return self._exchange
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._exchange.fail(error)
+        self._recorder.in_flight -= 1
+        self._recorder.finish(self._exchange)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gateway.exchange import Exchange
 from gateway.traffic import Route
 from mesh.deployments import versions_of
+from mesh.durations import Duration, Durations
 
 LATENCY_BUCKETS_S = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -34,14 +35,14 @@ class GatewayMetrics:
             ["protocol", "route", "deployment", "code"],
             registry=registry,
         )
-        self._duration = Histogram(
+        self._duration = Durations(
             "meshserve_gateway_request_duration_seconds",
             "Seconds from the arrival of a request to the end of its answer.",
             ["protocol", "route", "deployment"],
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
-        self._first_token = Histogram(
+        self._first_token = Durations(
             "meshserve_gateway_time_to_first_token_seconds",
             "Seconds from the arrival of a request to its first generated token.",
             ["protocol", "deployment"],
@@ -55,7 +56,7 @@ class GatewayMetrics:
             registry=registry,
         )
         # Finding a labelled metric costs more than counting with it.
-        self._found: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
+        self._found: dict[tuple[str, str, str, str], tuple[Counter, Duration]] = {}
         running = Gauge("meshserve_gateway_requests_in_flight", "Requests being answered now.", registry=registry)
         running.set_function(in_flight)
 

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from mesh.durations import Durations
 
 RPC_BUCKETS_S = (
     0.0005,
@@ -46,7 +48,7 @@ class RpcMetrics:
             ["method", "code"],
             registry=registry,
         )
-        self.duration = Histogram(
+        self.duration = Durations(
             "meshserve_rpc_duration_seconds",
             "Seconds from the start of an RPC to its end.",
             ["method"],
