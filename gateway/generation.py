@@ -26,9 +26,10 @@ _FINISH_REASONS = {
 
 @dataclass(slots=True)
 class Output:
-    """What one of a generation's outputs has said so far."""
+    """What one of a generation's outputs has said so far. replica: who says it now."""
 
     index: int
+    replica: str = ""
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     tool_calls: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Generation:
     truncated: bool = False
     start: lm.GenerationStart | None = None
     outputs: dict[int, Output] = field(default_factory=dict)
+    moves: list[dict[str, Any]] = field(default_factory=list)
     _unparsed: list[bytes] = field(default_factory=list)
 
     def observe(self, response: lm.GenerateResponse) -> None:
@@ -116,6 +118,8 @@ class Generation:
                 {"index": one.index, **one.record(), "finish_reason": finish_reason_name(one.finish_reason)}
                 for one in others
             ]
+        if self.moves:
+            record["moves"] = self.moves
         if self.truncated:
             record["truncated"] = True
         return record
@@ -136,7 +140,18 @@ class Generation:
             return  # about the prompt, and no output yet
         output = self.outputs.get(response.index)
         if output is None:
-            output = self.outputs[response.index] = Output(response.index)
+            replica = self.start.replica if self.start else ""
+            output = self.outputs[response.index] = Output(response.index, replica)
+        if response.moved_to:
+            self.moves.append(
+                {
+                    "output": output.index,
+                    "from": output.replica,
+                    "to": response.moved_to,
+                    "after_tokens": len(output.token_ids),
+                }
+            )
+            output.replica = response.moved_to
         self.size_bytes += output.add(response)
 
     def _usage(self) -> dict[str, int]:

@@ -172,6 +172,23 @@ def test_parts_of_tool_calls_are_joined() -> None:
     assert record["finish_reason"] == "tool_calls"
 
 
+def test_moves_say_from_where_to_where_and_when() -> None:
+    seen = generation()
+    for message in (
+        lm.GenerateResponse(start=lm.GenerationStart(replica="a:1"), text="A", token_ids=[7, 8]),
+        lm.GenerateResponse(index=1, text="B", token_ids=[7]),
+        lm.GenerateResponse(text="a", token_ids=[9], moved_to="b:2"),
+        lm.GenerateResponse(token_ids=[2], moved_to="c:3", finish_reason=lm.FINISH_REASON_STOP),
+    ):
+        seen.observe(message)
+
+    assert seen.record()["moves"] == [
+        {"output": 0, "from": "a:1", "to": "b:2", "after_tokens": 2},
+        {"output": 0, "from": "b:2", "to": "c:3", "after_tokens": 3},
+    ]
+    assert "moves" not in generation().record()
+
+
 def test_finish_reasons_have_the_words_of_the_rest_protocols() -> None:
     assert finish_reason_name(lm.FINISH_REASON_STOP) == "stop"
     assert finish_reason_name(lm.FINISH_REASON_UNSPECIFIED) is None
