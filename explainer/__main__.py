@@ -30,7 +30,12 @@ async def serve(settings: ExplainerSettings) -> None:
     """Run the service until it is told to end."""
     server = MeshServer(settings, name="explainer")
     discovery = Discovery(registry=settings.registry, endpoints=settings.endpoints, state_dir=settings.state_dir)
-    pool = EndpointPool(lambda: discovery.view, policy=settings.balancing, metrics_registry=server.metrics_registry)
+    pool = EndpointPool(
+        lambda: discovery.view,
+        policy=settings.balancing,
+        limits=settings.call_limits,
+        metrics_registry=server.metrics_registry,
+    )
     explanations = Explanations(
         pool,
         BatchLimits(
@@ -61,6 +66,7 @@ async def serve(settings: ExplainerSettings) -> None:
     server.on_close(pool.close)
     server.on_close(health.close)
     discovery.on_change(health.notice)
+    discovery.on_change(pool.notice)
     await discovery.start()
     await server.start()
     health.start()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mesh.settings import ServiceSettings
+from mesh.settings import CallingServiceSettings
 
 
-class ExplainerSettings(ServiceSettings):
+class ExplainerSettings(CallingServiceSettings):
     """Settings of `python -m explainer`."""
 
     grpc_port: int = Field(8093, ge=0, le=65535, description="Port of the gRPC server; 0 picks a free one.")
@@ -15,7 +15,6 @@ class ExplainerSettings(ServiceSettings):
     request_timeout_s: float = Field(
         300.0, gt=0, le=86_400, description="Seconds that an explanation gets whose caller set no deadline."
     )
-    balancing: str = Field("prefix_affinity", description="Policy that picks a replica of the predictor.")
     lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
     max_explanations: int = Field(16, ge=1, le=10_000, description="Explanations at a time; more are refused at once.")
     max_rows_per_call: int = Field(4096, ge=1, le=2**20, description="Rows in one call to the predictor.")

@@ -40,7 +40,10 @@ class Gateway:
             registry=settings.registry, endpoints=settings.endpoints, state_dir=settings.state_dir
         )
         self._pool = EndpointPool(
-            lambda: self.view, policy=settings.balancing, metrics_registry=self.server.metrics_registry
+            lambda: self.view,
+            policy=settings.balancing,
+            limits=settings.call_limits,
+            metrics_registry=self.server.metrics_registry,
         )
         self._mirror = self._build_mirror()
         self._dataplane = Dataplane(

@@ -9,6 +9,7 @@ asks (gateway/answer.py).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -77,8 +78,12 @@ class Edge:
             return
         headers = Headers(scope=scope)
         request_id = context.request_id_from(headers.get(context.REQUEST_ID_HEADER))
-        timeout_s, timeout_error = self._timeout_s(headers.get(TIMEOUT_HEADER))
+        timeout_s, header_error = self._timeout_s(headers.get(TIMEOUT_HEADER))
         request = context.RequestContext(request_id, time.monotonic() + timeout_s, headers.get)
+        try:
+            request = _with_standing(request, headers)
+        except InvalidInput as error:
+            header_error = error
         with (
             context.bind(request),
             _span(scope, headers, request_id) as span,
@@ -88,8 +93,8 @@ class Edge:
             coding = _accept_encoding(scope, headers)
             answer = Answer(send, request_id, coding, self._compress_min_bytes, lambda: taken_headers(exchange))
             try:
-                if timeout_error is not None:
-                    raise timeout_error
+                if header_error is not None:
+                    raise header_error
                 async with asyncio.timeout(timeout_s + _DEADLINE_SLACK_S):
                     await self._handle(scope, headers, receive, answer)
             except Exception as error:
@@ -174,6 +179,14 @@ class SlowBody(DeadlineExceeded):
     @property
     def http_status(self) -> int:
         return 408
+
+
+def _with_standing(request: context.RequestContext, headers: Headers) -> context.RequestContext:
+    """`request`, with the tenant and the priority that its client gives. Raises InvalidInput."""
+    tenant, priority = headers.get(context.TENANT_HEADER), headers.get(context.PRIORITY_HEADER)
+    if tenant is None and priority is None:
+        return request
+    return dataclasses.replace(request, tenant=context.tenant_from(tenant), priority=context.priority_from(priority))
 
 
 @asynccontextmanager

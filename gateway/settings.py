@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mesh.settings import ServiceSettings
+from mesh.settings import CallingServiceSettings
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(CallingServiceSettings):
     """Settings of `python -m gateway`."""
 
     grpc_port: int = Field(8081, ge=0, le=65535, description="Port of the gRPC server; 0 picks a free one.")
@@ -18,7 +18,6 @@ class GatewaySettings(ServiceSettings):
     request_timeout_s: float = Field(
         600.0, gt=0, le=86_400, description="Seconds that a request gets whose client set no deadline."
     )
-    balancing: str = Field("prefix_affinity", description="Policy that picks a replica of the next hop.")
     max_body_bytes: int = Field(
         32 << 20,
         ge=1 << 10,

@@ -1,4 +1,4 @@
-"""What travels with a request through a process: its id, its deadline, and a look at its headers.
+"""What travels with a request through a process: its id, its deadline, whose it is, and a look at its headers.
 
 Held in a context variable, so that logs, errors and calls to the next hop find it without passing it by hand. Trace
 context travels beside it, in OpenTelemetry's own context.
@@ -14,9 +14,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
+from mesh.errors import InvalidInput
+
 REQUEST_ID_HEADER = "x-request-id"
+TENANT_HEADER = "x-tenant"
+PRIORITY_HEADER = "x-priority"
+MAX_PRIORITY = 100
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
+_INTEGER = re.compile(r"-?[0-9]{1,3}\Z")
 
 
 def no_header(_name: str) -> str | None:
@@ -29,11 +35,14 @@ class RequestContext:
     """request_id: from the client, or made at the first hop. deadline: in time.monotonic() seconds; None: none.
 
     header: the value of an HTTP header or gRPC metadata entry as it came, by its name in lower case; None: not there.
+    tenant: whose it is; empty: nobody said. priority: -100 to 100; where requests queue, higher ones go first.
     """
 
     request_id: str
     deadline: float | None = None
     header: Callable[[str], str | None] = field(default=no_header, compare=False, repr=False)
+    tenant: str = ""
+    priority: int = 0
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
@@ -86,3 +95,23 @@ def new_request_id() -> str:
 def request_id_from(value: str | None) -> str:
     """The client's id when it is safe to log and to send on (1–128 letters, digits, . _ : -); else a fresh one."""
     return value if value and _SAFE_ID.match(value) else new_request_id()
+
+
+def tenant_from(value: str | None) -> str:
+    """The tenant that a header names; empty when there is none. Raises InvalidInput for what is not safe to log."""
+    if not value:
+        return ""
+    if not _SAFE_ID.match(value):
+        raise InvalidInput(f"{TENANT_HEADER} must be 1 to 128 letters, digits or . _ : -", field=TENANT_HEADER)
+    return value
+
+
+def priority_from(value: str | None) -> int:
+    """The priority that a header gives; 0 when there is none. Raises InvalidInput outside of -100 to 100."""
+    if not value:
+        return 0
+    priority = int(value) if _INTEGER.match(value) else MAX_PRIORITY + 1
+    if abs(priority) > MAX_PRIORITY:
+        sentence = f"{PRIORITY_HEADER} must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}"
+        raise InvalidInput(sentence, field=PRIORITY_HEADER)
+    return priority

@@ -7,6 +7,7 @@ its own, so nothing of the old one's failures sticks to it; the channel of one t
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,18 +86,25 @@ class Endpoint:
 
 
 class EndpointSet:
-    """The endpoints of the newest view. Owns their channels."""
+    """The endpoints of the newest view. Owns their channels.
+
+    full: those that have `max_in_flight` calls. on_freed: called with an endpoint at which a call has ended.
+    """
 
     def __init__(
         self,
         view: Callable[[], MeshView],
         open_channel: Callable[[str], grpc.aio.Channel],
         now: Callable[[], float] = time.monotonic,
+        max_in_flight: int = sys.maxsize,
     ) -> None:
+        self.full: set[Endpoint] = set()
+        self.on_freed: Callable[[Endpoint], None] = lambda _endpoint: None
         self._view = view
         self._open_channel = open_channel
         self._now = now
         self._doubts_at = 0.0
+        self._max_in_flight = max_in_flight
         self._seen: MeshView | None = None
         self._present: dict[tuple[str, str], Endpoint] = {}  # by replica id and address
         self._leaving: set[Endpoint] = set()
@@ -114,7 +122,7 @@ class EndpointSet:
                 endpoint.doubt(now)
         found = self._serving.get(target)
         if found is None:
-            found = [endpoint for endpoint in self._present.values() if _serves(endpoint.replica, target)]
+            found = [endpoint for endpoint in self._present.values() if serves(endpoint.replica, target)]
             if found:  # a name that nobody serves may be a stranger's: never kept
                 self._serving[target] = found
         return found
@@ -130,20 +138,42 @@ class EndpointSet:
         self.follow_view()
         return [endpoint.replica for endpoint in self._present.values() if endpoint.replica.kind == kind]
 
+    def is_without_fallback(self, name: str) -> bool:
+        """True for a deployment that the mesh knows, and that no other stands in for."""
+        deployment = self._view().deployments.get(name)
+        return deployment is not None and not deployment.traffic.fallback
+
     @contextmanager
     def dispatched(self, endpoint: Endpoint, cost: float) -> Iterator[None]:
         """Count a call as in flight while the block runs."""
-        endpoint.in_flight += 1
-        endpoint.dispatched_work += cost
+        self.reserve(endpoint, cost)
         try:
             yield
         finally:
-            endpoint.in_flight -= 1
-            # Sums of floats drift: nothing in flight is no work.
-            endpoint.dispatched_work = endpoint.dispatched_work - cost if endpoint.in_flight else 0.0
-            if endpoint.left.is_set() and endpoint.in_flight == 0:
-                self._leaving.discard(endpoint)
-                self._close_soon(endpoint)
+            self.release(endpoint, cost)
+
+    def reserve(self, endpoint: Endpoint, cost: float) -> None:
+        """Count a call as in flight, until `release` or `unreserve`."""
+        endpoint.in_flight += 1
+        endpoint.dispatched_work += cost
+        if endpoint.in_flight >= self._max_in_flight:
+            self.full.add(endpoint)
+
+    def release(self, endpoint: Endpoint, cost: float) -> None:
+        """The call has ended."""
+        self.unreserve(endpoint, cost)
+        if endpoint.left.is_set() and endpoint.in_flight == 0:
+            self._leaving.discard(endpoint)
+            self._close_soon(endpoint)
+        self.on_freed(endpoint)
+
+    def unreserve(self, endpoint: Endpoint, cost: float) -> None:
+        """Take back what `reserve` counted; the place goes to another call at once."""
+        endpoint.in_flight -= 1
+        # Sums of floats drift: nothing in flight is no work.
+        endpoint.dispatched_work = endpoint.dispatched_work - cost if endpoint.in_flight else 0.0
+        if endpoint.in_flight < self._max_in_flight:
+            self.full.discard(endpoint)
 
     async def close(self) -> None:
         """Close all channels; calls still running end as cancelled."""
@@ -189,7 +219,8 @@ class EndpointSet:
         task.add_done_callback(self._closing.discard)
 
 
-def _serves(replica: Replica, target: Target) -> bool:
+def serves(replica: Replica, target: Target) -> bool:
+    """True when the replica is of the target's service and, for a predictor, has its model ready."""
     if replica.kind != target.kind:
         return False
     return target.kind != SERVICE_KIND_PREDICTOR or any(

@@ -60,10 +60,14 @@ class Code(Enum):
 
 
 class MeshError(Exception):
-    """Base of all errors that a caller may see. The message is one sentence, safe to send to a stranger."""
+    """Base of all errors that a caller may see. The message is one sentence, safe to send to a stranger.
+
+    retry_after_s: when it may be worth trying again; None: nothing is known.
+    """
 
     code: Code = Code.INTERNAL
     openai_code: str | None = None
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         # A sentence may quote what a stranger sent, as half of a surrogate pair, which no wire takes.
@@ -171,6 +175,10 @@ class Unavailable(MeshError):
     """The service or the next hop cannot be reached now; another replica may answer."""
 
     code = Code.UNAVAILABLE
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, field=field)
+        self.retry_after_s = retry_after_s
 
 
 class ModelNotReady(Unavailable):

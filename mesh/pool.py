@@ -3,7 +3,8 @@
 Requests in flight are counted at dispatch, so that a burst spreads before the first of it is answered. A call that
 fails before it gave anything back, because its replica could not be reached, goes to another replica, within a budget
 that all calls of the pool share; a failing replica is kept out for growing times. The pool knows neither models nor
-messages: a call is a function of a channel.
+messages: a call is a function of a channel. While all replicas have as many calls as they may, or none is ready,
+requests wait in a bounded queue that is fair between tenants.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from mesh.balancing import ANY, Request
+from mesh.call_limits import CallLimits
 from mesh.endpoints import EndpointSet, Kind, Target
 from mesh.errors import ModelNotFound
 from mesh.multiplex.channel import open_multiplexed
@@ -44,14 +46,18 @@ class EndpointPool:
         metrics_registry: CollectorRegistry | None = None,
         budget: RetryBudget | None = None,
         open_channel: Callable[[str], Channel] = open_multiplexed,
+        limits: CallLimits | None = None,
         rng: random.Random | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """view: what is known now, as in `lambda: discovery.view`. policy: a name of mesh.balancing.POLICIES."""
         self._view = view
-        self._endpoints = EndpointSet(view, open_channel, now)
+        limits = limits or CallLimits()
+        self._endpoints = EndpointSet(view, open_channel, now, limits.max_in_flight_per_replica)
         metrics = PoolMetrics(metrics_registry or CollectorRegistry())
-        self._choice = ReplicaChoice(self._endpoints, metrics, policy=policy, budget=budget, rng=rng, now=now)
+        self._choice = ReplicaChoice(
+            self._endpoints, metrics, policy=policy, limits=limits, budget=budget, rng=rng, now=now
+        )
 
     def deployment(self, name: str) -> Deployment:
         """The deployment that clients call `name`. Raises ModelNotFound that lists what there is."""
@@ -78,8 +84,8 @@ class EndpointPool:
         """The result of `call` on the channel of one replica of `kind` that serves the deployment.
 
         `call` may be made again on another replica, also when the first died at work on it: it must be safe to repeat.
-        version: of the model; empty means any. Raises Unavailable when none is ready or none can be reached, and the
-        MeshError that the replica answered.
+        version: of the model; empty means any. Raises Unavailable when none is ready or none can be reached, Overloaded
+        when too many wait for one, DeadlineExceeded, and the MeshError that the replica answered.
         """
         return await call_unary(self._choice, Target(kind, deployment_name, version), call, request)
 
@@ -115,9 +121,11 @@ class EndpointPool:
         return call_resumable(self._choice, Target(kind, deployment_name, version), call, request)
 
     def notice(self, _view: MeshView) -> None:
-        """Take in a change of the view at once: for `Discovery.on_change`. Without it the next call does."""
-        self._endpoints.follow_view()
+        """Take in a change of the view at once: for `Discovery.on_change`. Without it the next call does, and requests
+        that wait for a replica soon."""
+        self._choice.notice()
 
     async def close(self) -> None:
-        """Close all channels; calls still running end as cancelled."""
+        """Close all channels; calls still running or waiting end as cancelled."""
+        self._choice.close()
         await self._endpoints.close()

@@ -16,13 +16,14 @@ import grpc
 import grpc.aio
 
 from mesh import context
+from mesh.attempt_failure import Failure, as_mesh_error, failure_of, is_answer, service_name
 from mesh.balancing import Request
 from mesh.channel import to_mesh_error
 from mesh.departure import Departure, ReplicaLeft
 from mesh.endpoints import Endpoint, Target
-from mesh.errors import ModelNotReady, Unavailable
+from mesh.errors import ModelNotFound, ModelNotReady, Overloaded, Unavailable
 from mesh.logs import get_logger
-from mesh.replica_choice import ReplicaChoice, as_mesh_error, is_answer, service_name
+from mesh.replica_choice import ReplicaChoice
 from mesh.retry import Backoff
 
 log = get_logger(__name__)
@@ -54,7 +55,7 @@ class CannotContinue(Exception):
     """Raised by a call before it gave anything: the replica is well, and cannot take this stream further."""
 
 
-Failure: TypeAlias = grpc.aio.AioRpcError | BrokenAnswer | CannotContinue
+Break: TypeAlias = grpc.aio.AioRpcError | BrokenAnswer | CannotContinue
 
 
 async def call_resumable(
@@ -65,10 +66,9 @@ async def call_resumable(
     now: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[T, None]:
     """As EndpointPool.resumable_stream."""
-    choice.on_request()
-    recovery = _Recovery(choice, target, now)
+    recovery = _Recovery(choice, target, request, now)
     while True:
-        endpoint = await recovery.choose(request)
+        endpoint = await recovery.choose()
         with choice.endpoints.dispatched(endpoint, request.cost):
             messages = call(endpoint.channel)
             departure = Departure(endpoint, recovery.may_move)
@@ -81,9 +81,12 @@ async def call_resumable(
                 choice.succeeded(endpoint)
                 return
             except ReplicaLeft:
-                failure: Failure | None = None
-            except (grpc.aio.AioRpcError, BrokenAnswer, CannotContinue) as error:
+                failure: Break | None = None
+            except CannotContinue as error:
                 failure = error
+            except (grpc.aio.AioRpcError, BrokenAnswer) as error:
+                failure = error
+                recovery.failed(endpoint, error)
             finally:
                 departure.close()
                 await messages.aclose()
@@ -93,11 +96,11 @@ async def call_resumable(
 class _Recovery:
     """Of one stream: who was tried, and whether and when it is called anew."""
 
-    def __init__(self, choice: ReplicaChoice, target: Target, now: Callable[[], float]) -> None:
+    def __init__(self, choice: ReplicaChoice, target: Target, request: Request, now: Callable[[], float]) -> None:
         self._choice = choice
         self._target = target
         self._now = now
-        self._tried: list[Endpoint] = []
+        self._attempts = choice.begin(target, request)
         self._has_begun = False
         self._is_progressing = False
         self._num_resumed = 0
@@ -105,12 +108,12 @@ class _Recovery:
         self._give_up_at = 0.0
         self._backoff = Backoff(first_s=0.05, limit_s=1.0)
 
-    async def choose(self, request: Request) -> Endpoint:
+    async def choose(self) -> Endpoint:
         """The replica of the next attempt; a stream that has begun waits for one."""
         while True:
             try:
-                return self._choice.choose(self._target, request, self._tried)
-            except Unavailable as nobody:
+                return await self._choice.choose(self._attempts)
+            except (Unavailable, Overloaded) as nobody:
                 if not self._has_begun:
                     raise
                 await self._wait(nobody)
@@ -118,14 +121,18 @@ class _Recovery:
     def progressed(self, endpoint: Endpoint) -> None:
         """A message has come."""
         if not self._is_progressing:
-            self._has_begun = self._is_progressing = True
+            self._has_begun = self._is_progressing = self._attempts.has_begun = True
             endpoint.outlier.succeeded()
+
+    def failed(self, endpoint: Endpoint, failure: grpc.aio.AioRpcError | BrokenAnswer) -> None:
+        """The attempt has failed; to be said while it is dispatched."""
+        self._choice.failed(self._attempts, endpoint, self._as_break(failure))
 
     def may_move(self) -> bool:
         """True when another replica can take the stream now; spends from the budget."""
-        return self._choice.may_resume(self._target, self._tried)
+        return self._choice.may_resume(self._attempts)
 
-    async def ended(self, endpoint: Endpoint, failure: Failure | None) -> None:
+    async def ended(self, endpoint: Endpoint, failure: Break | None) -> None:
         """Return when another attempt is due; raise what the stream's reader is told when there is none.
 
         failure: None when the stream moves away from a replica that left.
@@ -133,7 +140,7 @@ class _Recovery:
         has_progressed, self._is_progressing = self._is_progressing, False
         if has_progressed:
             self._num_failed_in_a_row = 0
-            self._tried = [endpoint]
+            self._attempts.tried = [endpoint]
             self._give_up_at = self._now() + RESUME_WITHIN_S
             self._backoff.reset()
         if failure is None:
@@ -148,17 +155,16 @@ class _Recovery:
         self, endpoint: Endpoint, failure: grpc.aio.AioRpcError | BrokenAnswer, has_progressed: bool
     ) -> None:
         error = self._as_break(failure)
-        self._choice.failed(endpoint, error)
         told = self._told(failure, error)
         if not self._has_begun:
-            if not self._choice.may_retry(self._target, self._tried, error):
+            if not self._choice.may_retry(self._attempts):
                 raise told from error
             return
         was_taken = isinstance(failure, BrokenAnswer) or (is_answer(error) and not _is_refusal(error))
         if was_taken and not has_progressed:
             self._num_failed_in_a_row += 1
         if (
-            error.code() is not grpc.StatusCode.UNAVAILABLE
+            failure_of(error, self._target) is Failure.FINAL
             or self._num_failed_in_a_row >= MAX_FAILED_IN_A_ROW
             or self._num_resumed >= MAX_RESUMPTIONS
         ):
@@ -182,7 +188,7 @@ class _Recovery:
 
     async def _until_another(self, error: Exception) -> None:
         """Wait until a replica and the budget allow another attempt."""
-        while not self._choice.may_resume(self._target, self._tried):
+        while not self._choice.may_resume(self._attempts):
             await self._wait(error)
 
     async def _wait(self, error: Exception) -> None:
@@ -191,8 +197,8 @@ class _Recovery:
         if left_s <= 0 or context.remaining_s(default=1.0) == 0:
             raise error
         await asyncio.sleep(min(left_s, self._backoff.next_s()))
-        if not self._choice.has_untried(self._target, self._tried):
-            self._tried.clear()  # who failed may be back
+        if not self._choice.has_untried(self._attempts):
+            self._attempts.tried.clear()  # who failed may be back
 
     def _resumed(self, endpoint: Endpoint, reason: str) -> None:
         self._num_resumed += 1
@@ -201,8 +207,8 @@ class _Recovery:
 
 
 def _is_refusal(error: grpc.aio.AioRpcError) -> bool:
-    """True when the replica did not try: its engine is being started anew, and may take the stream soon."""
-    return isinstance(to_mesh_error(error), ModelNotReady)
+    """True when the replica did not try: it starts its engine anew, is full, or has another model."""
+    return isinstance(to_mesh_error(error), ModelNotReady | Overloaded | ModelNotFound)
 
 
 def _unreachable(details: str) -> grpc.aio.AioRpcError:

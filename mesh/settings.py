@@ -20,6 +20,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
+from mesh.call_limits import CallLimits
+
 ENVIRONMENT_PREFIX = "MESHSERVE_"
 
 
@@ -54,6 +56,47 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # Only what `read_settings` merged: the library's own look at the environment has no service's name in it.
         return (init_settings,)
+
+
+class CallingServiceSettings(ServiceSettings):
+    """What a service can be told that calls the replicas of a next hop."""
+
+    balancing: str = Field("prefix_affinity", description="Policy that picks a replica of the next hop.")
+    max_in_flight_per_replica: int = Field(
+        1024, ge=1, le=1_000_000, description="Calls in flight at one replica; while all have as many, requests wait."
+    )
+    max_queued: int = Field(
+        1024,
+        ge=0,
+        le=1_000_000,
+        description="Requests that wait for a replica of one deployment; more get 429 at once.",
+    )
+    queue_timeout_s: float = Field(
+        30.0, gt=0, le=86_400, description="Seconds that a request waits while all replicas are busy."
+    )
+    hold_s: float = Field(
+        10.0,
+        ge=0,
+        le=86_400,
+        description="Seconds that a request waits while no replica is ready or can be reached; 0: it fails at once.",
+    )
+    hedge_after_ms: float = Field(
+        0.0,
+        ge=0,
+        le=3_600_000,
+        description="Milliseconds without an answer after which a unary call goes to a second replica too; 0: never.",
+    )
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """The same, as the pool takes it."""
+        return CallLimits(
+            max_in_flight_per_replica=self.max_in_flight_per_replica,
+            max_queued=self.max_queued,
+            queue_timeout_s=self.queue_timeout_s,
+            hold_s=self.hold_s,
+            hedge_after_s=self.hedge_after_ms / 1000,
+        )
 
 
 S = TypeVar("S", bound=ServiceSettings)

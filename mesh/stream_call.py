@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import grpc.aio
 
+from mesh.attempt_failure import as_mesh_error
 from mesh.balancing import Request
-from mesh.endpoints import Endpoint, Target
-from mesh.replica_choice import ReplicaChoice, as_mesh_error
+from mesh.endpoints import Target
+from mesh.replica_choice import ReplicaChoice
 
 T = TypeVar("T")
 
@@ -18,11 +19,10 @@ async def call_stream(
     choice: ReplicaChoice, target: Target, call: Callable[[grpc.aio.Channel], AsyncIterable[T]], request: Request
 ) -> AsyncGenerator[T, None]:
     """As EndpointPool.stream."""
-    choice.on_request()
-    tried: list[Endpoint] = []
+    attempts = choice.begin(target, request)
     has_begun = False
     while True:
-        endpoint = choice.choose(target, request, tried)
+        endpoint = await choice.choose(attempts)
         with choice.endpoints.dispatched(endpoint, request.cost):
             messages = call(endpoint.channel)
             try:
@@ -35,10 +35,10 @@ async def call_stream(
                 return
             except grpc.aio.AioRpcError as error:
                 failure = error
+                choice.failed(attempts, endpoint, error)
             finally:
                 await end_call(messages)
-        choice.failed(endpoint, failure)
-        if has_begun or not choice.may_retry(target, tried, failure):
+        if has_begun or not choice.may_retry(attempts):
             raise as_mesh_error(failure, target) from failure
 
 

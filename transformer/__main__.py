@@ -37,7 +37,12 @@ async def serve(settings: TransformerSettings) -> None:
     """Run the service until it is told to end."""
     server = MeshServer(settings, name="transformer")
     discovery = Discovery(registry=settings.registry, endpoints=settings.endpoints, state_dir=settings.state_dir)
-    pool = EndpointPool(lambda: discovery.view, policy=settings.balancing, metrics_registry=server.metrics_registry)
+    pool = EndpointPool(
+        lambda: discovery.view,
+        policy=settings.balancing,
+        limits=settings.call_limits,
+        metrics_registry=server.metrics_registry,
+    )
     templates = TemplateRunnerPool(
         TemplateLimits(settings.template_cpu_s, settings.template_memory_bytes, settings.max_prompt_chars),
         num_workers=settings.template_workers,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mesh.settings import ServiceSettings
+from mesh.settings import CallingServiceSettings
 
 
-class TransformerSettings(ServiceSettings):
+class TransformerSettings(CallingServiceSettings):
     """Settings of `python -m transformer`."""
 
     grpc_port: int = Field(8091, ge=0, le=65535, description="Port of the gRPC server; 0 picks a free one.")
@@ -15,7 +15,6 @@ class TransformerSettings(ServiceSettings):
     request_timeout_s: float = Field(
         300.0, gt=0, le=86_400, description="Seconds that a request gets whose caller set no deadline."
     )
-    balancing: str = Field("prefix_affinity", description="Policy that picks a replica of the next hop.")
     lease_s: float = Field(10.0, ge=1, le=300, description="Seconds that the registry keeps this replica unrenewed.")
     template_workers: int = Field(1, ge=1, le=64, description="Processes that render chat templates.")
     template_queue: int = Field(256, ge=1, le=65_536, description="Prompts that may wait to be rendered.")

@@ -31,9 +31,8 @@ def error_body(protocol: str, error: MeshError) -> dict[str, Any]:
 def error_response(protocol: str, error: MeshError) -> Response:
     """The whole response to a request that failed."""
     headers = {}
-    retry_after_s = getattr(error, "retry_after_s", None)
-    if retry_after_s is not None:
-        headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     return _json_response(error_body(protocol, error), error.http_status, headers)
 
 

@@ -28,12 +28,14 @@ class Request:
 
     prefix: chained hashes of the blocks of its text, the first block's first: equal hashes mean that all text up to
     there is equal. Empty: nothing to share. key: requests of one key belong on one replica. Empty: of none. cost: how
-    much work it is beside others of its deployment; in tokens for text, 1 for tensors.
+    much work it is beside others of its deployment; in tokens for text, 1 for tensors. priority: no policy's; where
+    requests wait, higher ones go first. None: the priority of the request's context.
     """
 
     prefix: Sequence[int] = ()
     key: str = ""
     cost: float = 1.0
+    priority: int | None = None
 
 
 ANY = Request()

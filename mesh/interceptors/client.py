@@ -1,4 +1,4 @@
-"""Client side: every outgoing call bears the request's id, its trace context, and what is left of its deadline.
+"""Client side: every outgoing call bears the request's id, tenant, priority, trace, and what is left of its deadline.
 
 gRPC forwards none of these by itself. A call that no request caused (a lease renewal, a watch) goes out as it is.
 """
@@ -16,11 +16,15 @@ ClientCallDetails = grpc.aio.ClientCallDetails
 
 
 def headers() -> dict[str, str]:
-    """What a call bears of the current request: its id, and its trace."""
+    """What a call bears of the current request: its id, its trace, and where they are known its tenant and priority."""
     additions = tracing.inject()
     request = context.current()
     if request is not None:
         additions[context.REQUEST_ID_HEADER] = request.request_id
+        if request.tenant:
+            additions[context.TENANT_HEADER] = request.tenant
+        if request.priority:
+            additions[context.PRIORITY_HEADER] = str(request.priority)
     return additions
 
 

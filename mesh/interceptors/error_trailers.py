@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.errors import MeshError, Overloaded, from_code_number
+from mesh.errors import MeshError, from_code_number
 
 CLASS = "mesh-error"
 FIELD = "mesh-error-field"
@@ -25,7 +25,7 @@ def trailers_of(error: MeshError) -> Trailers:
     trailers = [(CLASS, type(error).__name__)]
     if error.field and len(error.field) <= _MAX_CHARS and error.field.isascii() and error.field.isprintable():
         trailers.append((FIELD, error.field))
-    if isinstance(error, Overloaded):
+    if error.retry_after_s is not None:
         trailers.append((RETRY_AFTER, f"{error.retry_after_s:g}"))
     return tuple(trailers)
 
@@ -39,14 +39,14 @@ def error_from(number: int, message: str, trailers: Iterable[tuple[str, str | by
     """The error that a peer raised, from its status and trailers."""
     found = dict(passed_on(trailers))
     error = from_code_number(number, message, name=found.get(CLASS, ""), field=found.get(FIELD))
-    if isinstance(error, Overloaded):
-        error.retry_after_s = _seconds(found.get(RETRY_AFTER), error.retry_after_s)
+    if RETRY_AFTER in found:
+        error.retry_after_s = _seconds(found[RETRY_AFTER], error.retry_after_s)
     return error
 
 
-def _seconds(text: str | None, default: float) -> float:
+def _seconds(text: str, default: float | None) -> float | None:
     try:
-        seconds = float(text) if text is not None else default
+        seconds = float(text)
     except ValueError:
         return default
     return seconds if 0 <= seconds <= 3600 else default

@@ -7,6 +7,7 @@ wire. Anything else is a bug: logged whole with the request id, and sent as INTE
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, aclosing
@@ -88,6 +89,7 @@ class ServerInterceptor:
             call = _Call(method, servicer_context)
             with call:
                 try:
+                    call.check()
                     response = await behaviour(_well_formed(request), servicer_context)
                     call.report_load()
                     return response
@@ -104,6 +106,7 @@ class ServerInterceptor:
             call = _Call(method, servicer_context)
             with call:
                 try:
+                    call.check()
                     responses = behaviour(_well_formed(request), servicer_context)
                     if not hasattr(responses, "__aiter__"):
                         await responses
@@ -189,6 +192,7 @@ class _Call:
         "_code",
         "_context_token",
         "_method",
+        "_refusal",
         "_request",
         "_servicer_context",
         "_span",
@@ -202,22 +206,29 @@ class _Call:
         self._code = grpc.StatusCode.OK
         self._span: trace.Span = trace.INVALID_SPAN
         self._spanning: AbstractContextManager[Any] | None = None
+        self._refusal: InvalidInput | None = None
 
     def __enter__(self) -> None:
         # Only the few headers that are asked for: building a mapping of all costs more than the look.
-        request_id = trace_parent = None
+        request_id = trace_parent = tenant = priority = None
         metadata = self._servicer_context.invocation_metadata() or ()
         for name, value in metadata:
             if name == context.REQUEST_ID_HEADER:
                 request_id = value
             elif name == tracing.PARENT_HEADER:
                 trace_parent = value
+            elif name == context.TENANT_HEADER:
+                tenant = value
+            elif name == context.PRIORITY_HEADER:
+                priority = value
         left_s = self._servicer_context.time_remaining()
         self._request = context.RequestContext(
             context.request_id_from(request_id if isinstance(request_id, str) else None),
             None if left_s is None else time.monotonic() + left_s,
             partial(_text_entry, metadata),
         )
+        if tenant is not None or priority is not None:
+            self._take_standing(tenant, priority)
         self._started = time.perf_counter()
         self._method.metrics.began()
         if self._method.load is not None:
@@ -244,6 +255,22 @@ class _Call:
             if self._code is not grpc.StatusCode.OK:
                 request_id = self._request.request_id
                 log.info("rpc_failed", method=self._method.name, code=self._code.name, request_id=request_id)
+
+    def check(self) -> None:
+        """Raises InvalidInput when a header of the call is wrong."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _take_standing(self, tenant: str | bytes | None, priority: str | bytes | None) -> None:
+        """For whom the request is and how urgent. gRPC lets only headers that end in -bin be bytes."""
+        try:
+            self._request = dataclasses.replace(
+                self._request,
+                tenant=context.tenant_from(tenant if isinstance(tenant, str) else None),
+                priority=context.priority_from(priority if isinstance(priority, str) else None),
+            )
+        except InvalidInput as error:
+            self._refusal = error
 
     def _begin_span(self, metadata: dict[str, str]) -> AbstractContextManager[trace.Span]:
         """Continues the caller's trace, also where spans are not recorded: it goes on to the next hop."""

@@ -17,6 +17,9 @@ from mesh.multiplex import MAX_SHARED_REQUEST_BYTES
 from mesh.multiplex.exchange import Exchange
 from mesh.multiplex.liveness import LIVENESS_TIMEOUT_S, Peer
 
+# How the sentence of a call begins whose answer cannot be parsed.
+UNREADABLE = "Error parsing the answer"
+
 Codec = Callable[[Any], Any]  # Any: a message of the method's own, or its bytes
 
 
@@ -66,7 +69,7 @@ class MultiplexedChannel(grpc.aio.Channel):
                 stream = exchange.open(method, serialize(request), timeout)
                 try:
                     while (response := await stream.get()) is not None:
-                        yield deserialize(response)
+                        yield _decoded(deserialize, response)
                     return
                 except grpc.aio.AioRpcError:
                     if not exchange.was_refused:
@@ -98,17 +101,17 @@ class MultiplexedChannel(grpc.aio.Channel):
             if not self._is_plain and len(content) <= MAX_SHARED_REQUEST_BYTES:
                 exchange = self._live_exchange()
                 try:
-                    return deserialize(await exchange.ask(method, content, timeout))
+                    return _decoded(deserialize, await exchange.ask(method, content, timeout))
                 except grpc.aio.AioRpcError:
                     if not exchange.was_refused:
                         raise
                     self._is_plain |= exchange.is_unimplemented
-            return deserialize(await self._alone(method, content, timeout))
+            return _decoded(deserialize, await self._alone(method, content, timeout))
 
         return call
 
-    async def _alone(self, method: str, content: bytes, timeout: float | None) -> bytes:
-        """The response to a call of its own."""
+    async def _alone(self, method: str, content: bytes, timeout: float | None) -> bytes | None:
+        """The response to a call of its own; None from a peer that says OK without one."""
         method_alone: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
         call = method_alone(content, timeout=timeout)
         if self._is_plain:
@@ -169,6 +172,19 @@ class MultiplexedChannel(grpc.aio.Channel):
         """Ends when a new connection to the peer stands."""
         async with open_channel(self._address) as channel:
             await channel.channel_ready()
+
+
+def _decoded(deserialize: Codec, content: bytes | None) -> Any:
+    """The message in `content`. Raises INTERNAL, as a call with a broken answer does: with no server's word."""
+    if content is None:
+        reason = "the peer said OK without one"
+    else:
+        try:
+            return deserialize(content)
+        except Exception as error:  # protobuf's error is of another class in each of its implementations
+            reason = str(error) or type(error).__name__
+    nothing = grpc.aio.Metadata()
+    raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details=f"{UNREADABLE}: {reason}")
 
 
 def _as_it_is(message: bytes) -> bytes:

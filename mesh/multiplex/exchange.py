@@ -267,6 +267,10 @@ class Exchange:
         is_first = True
         try:
             async for response in self._responses:
+                if response is None:  # gRPC's word for a message that cannot be parsed
+                    error = _error(grpc.StatusCode.UNAVAILABLE, "the peer's exchange of calls cannot be read")
+                    self._responses.cancel()
+                    break
                 is_first = False
                 self._liveness.heard()
                 for part in response.parts:

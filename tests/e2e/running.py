@@ -80,13 +80,16 @@ class Mesh:
         )  # fmt: skip
 
 
-def start(folder: Path, *flags: str, models: tuple[str, ...] = MODELS) -> Mesh:
-    """Start a mesh in `folder` and wait until it serves `models`. flags: more of them for `meshserve up`."""
+def start(folder: Path, *flags: str, models: tuple[str, ...] = MODELS, **variables: str) -> Mesh:
+    """Start a mesh in `folder` and wait until it serves `models`. flags: more of them for `meshserve up`.
+
+    variables: of its environment, beside those of this process.
+    """
     output = folder / "up.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli", "up", "--state-dir", str(folder / "state"), "--free-ports", *flags],
-            cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **variables},
         )  # fmt: skip
     mesh = Mesh(process, folder / "state", output, models)
     try:

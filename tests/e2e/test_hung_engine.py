@@ -40,7 +40,8 @@ def watchful_mesh(smollm2_gguf: Path, tmp_path: Path) -> Iterator[Mesh]:
     ]
     file = tmp_path / "mesh.yaml"
     file.write_text(json.dumps({"deployments": deployments}))
-    running = start(tmp_path, "--deployments", str(file))
+    # Nothing is held: what a caller is told at once is what this is about.
+    running = start(tmp_path, "--deployments", str(file), MESHSERVE_HOLD_S="0")
     yield running
     stop(running)
 

@@ -39,6 +39,7 @@ async def service(tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proc
         "--grpc-port=0",
         "--metrics-port=0",
         "--drain-s=0",
+        "--hold-s=0",
         f"--endpoints={endpoints}",
         f"--ready-file={ready_file}",
     ]

@@ -117,6 +117,7 @@ async def open_door(tmp_path: Path, **changes: Any) -> AsyncIterator[Door]:
                 "metrics_port": 0,
                 "drain_s": 0,
                 "grace_s": 2,
+                "hold_s": 0,
                 "endpoints": endpoints,
                 "state_dir": tmp_path / "state",
                 **changes,

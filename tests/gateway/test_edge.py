@@ -63,6 +63,14 @@ async def test_deadline_that_is_none_is_refused(door: Door, value: str) -> None:
     assert "x-request-timeout-s" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("x-tenant", "a b"), ("x-priority", "101")])
+async def test_wrong_tenant_or_priority_is_refused(door: Door, name: str, value: str) -> None:
+    answer = await door.http.post("/v1/completions", json=WAITS, headers={name: value})
+
+    assert answer.status_code == 400
+    assert name in answer.json()["error"]["message"]
+
+
 async def test_default_deadline_is_the_gateways(tmp_path: Path) -> None:
     async with open_door(tmp_path, request_timeout_s=0.3) as door:
         assert (await door.http.post("/v1/completions", json=WAITS)).status_code == 504

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mesh import context
 from mesh.context import RequestContext
+from mesh.errors import InvalidInput
 
 
 def test_binding_ends_with_the_block() -> None:
@@ -48,3 +49,24 @@ def test_headers_are_those_of_the_current_request() -> None:
     assert context.header("x-user") is None
     with context.bind(RequestContext("a", header={"x-user": "7"}.get)):
         assert (context.header("x-user"), context.header("x-other")) == ("7", None)
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_a_tenant_is_a_safe_name_or_refused(text: str) -> None:
+    try:
+        tenant = context.tenant_from(text)
+    except InvalidInput as error:
+        assert error.field == "x-tenant"
+    else:
+        assert tenant == text == context.request_id_from(text)
+
+
+@pytest.mark.parametrize(("text", "priority"), [(None, 0), ("", 0), ("0", 0), ("-100", -100), ("100", 100), ("7", 7)])
+def test_priorities(text: str | None, priority: int) -> None:
+    assert context.priority_from(text) == priority
+
+
+@pytest.mark.parametrize("text", ["101", "-101", "1.5", "high", "+1", " 1", "1\n", "१", "99999999999"])
+def test_what_is_no_priority_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="x-priority must be a whole number from -100 to 100"):
+        context.priority_from(text)

@@ -16,4 +16,8 @@ def test_names() -> None:
         "meshserve_next_hop_retries",
         "meshserve_next_hop_ejections",
         "meshserve_stream_resumptions",
+        "meshserve_next_hop_hedges",
+        "meshserve_next_hop_queue_depth",
+        "meshserve_next_hop_queue_wait_seconds",
+        "meshserve_next_hop_queue_refused",
     }

@@ -81,11 +81,11 @@ async def test_exception_becomes_status(
     assert (failure.value.code(), failure.value.details()) == (code, sentence)
 
 
-async def test_request_id_and_deadline_reach_the_next_hop(servicer: FakeLanguageModel) -> None:
+async def test_request_id_deadline_tenant_and_priority_reach_the_next_hop(servicer: FakeLanguageModel) -> None:
     async with serve_in_process((pb_grpc.add_LanguageModelServicer_to_server, servicer)) as channel:
         stub = pb_grpc.LanguageModelStub(channel)
         now = asyncio.get_running_loop().time()
-        with context.bind(context.RequestContext("abc", deadline=now + 7)):
+        with context.bind(context.RequestContext("abc", deadline=now + 7, tenant="t-1", priority=-5)):
             await stub.Tokenize(pb.TokenizeRequest(text="x"))
         await stub.Tokenize(pb.TokenizeRequest(text="x"))
 
@@ -95,7 +95,9 @@ async def test_request_id_and_deadline_reach_the_next_hop(servicer: FakeLanguage
     assert with_context.request_id == "abc"
     assert with_context.deadline is not None
     assert now + 5 < with_context.deadline <= now + 7.1
+    assert (with_context.tenant, with_context.priority) == ("t-1", -5)
     assert without.request_id not in ("", "abc")
+    assert (without.tenant, without.priority) == ("", 0)
     assert without.deadline is None
 
 

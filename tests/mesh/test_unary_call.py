@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mesh.endpoints import Target
-from mesh.errors import InvalidInput, ModelNotReady, Unavailable
+from mesh.errors import InvalidInput, ModelNotFound, ModelNotReady, Overloaded, Unavailable
 from mesh.retry import RetryBudget
 from mesh.testing import eventually
 from tests.mesh.pool_rig import (
@@ -52,6 +52,57 @@ async def test_unavailable_answer_is_retried_but_does_not_eject() -> None:
 
     assert loading.calls > 5
     assert ready.calls == 40
+
+
+async def test_replica_that_does_not_have_the_model_is_the_wrong_one_and_kept_out() -> None:
+    wrong, right = Answering(), Answering()
+    wrong.error = ModelNotFound("model 'iris' is not deployed", field="model_name")
+    async with serving(wrong, right) as [first, second]:
+        async with pool_over(Source(predictor("wrong", first), predictor("right", second))) as pool:
+            for _ in range(20):
+                assert (await pool.unary(PREDICTOR, "iris", live)).live
+
+    assert wrong.calls == 1
+    assert right.calls == 20
+
+
+async def test_a_model_that_no_replica_has_is_not_found_once_they_were_asked() -> None:
+    servicers = Answering(), Answering()
+    for servicer in servicers:
+        servicer.error = ModelNotFound("model 'iris' is not deployed", field="model_name")
+    async with serving(*servicers) as addresses:
+        async with pool_over(Source(*(predictor(a, a) for a in addresses))) as pool:
+            with pytest.raises(ModelNotFound, match="not deployed"):
+                await pool.unary(PREDICTOR, "iris", live)
+
+    assert [servicer.calls for servicer in servicers] == [1, 1]
+
+
+async def test_full_replica_is_passed_over_for_another() -> None:
+    full, free = Answering(), Answering()
+    full.error = Overloaded("the queue is full", retry_after_s=7)
+    async with serving(full, free) as [first, second]:
+        source = Source(predictor("full", first), predictor("free", second))
+        async with pool_over(source) as pool:
+            for _ in range(20):
+                assert (await pool.unary(PREDICTOR, "iris", live)).live
+            free.error = full.error
+            with pytest.raises(Overloaded, match="the queue is full") as refused:
+                await pool.unary(PREDICTOR, "iris", live)
+
+    assert refused.value.retry_after_s == 7
+
+
+async def test_replicas_that_refuse_cost_no_budget_and_are_no_attempts() -> None:
+    alive = Answering()
+    async with serving(alive) as [address]:
+        dead = [predictor(f"dead-{number}", free_port_address()) for number in range(6)]
+        budget = RetryBudget(ratio=0, floor_per_s=0, burst=0)
+        async with pool_over(Source(*dead, predictor("alive", address)), budget=budget) as pool:
+            for _ in range(10):
+                assert (await pool.unary(PREDICTOR, "iris", live)).live
+
+    assert alive.calls == 10
 
 
 async def test_without_budget_the_failure_comes_out() -> None:

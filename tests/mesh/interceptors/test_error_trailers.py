@@ -41,6 +41,7 @@ class Tokenizer(LanguageModelServicer):
         Overloaded("full", retry_after_s=7),
         errors.MessageTooLarge("large"),
         errors.ModelNotReady("loading"),
+        errors.Unavailable("nobody", retry_after_s=3),
     ],
     ids=lambda error: type(error).__name__,
 )

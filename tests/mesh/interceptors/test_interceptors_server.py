@@ -158,6 +158,18 @@ async def test_malformed_request_is_the_callers_error(
     assert await call(channel, method, b"\x0a\x01x") == [b"x"]
 
 
+@pytest.mark.parametrize("header", [("x-tenant", "a b"), ("x-priority", "soon")])
+async def test_wrong_header_is_the_callers_error(channel: grpc.aio.Channel, header: tuple[str, str]) -> None:
+    unary_call = channel.unary_unary("/t.T/UnaryUnary")(b"x", metadata=(header,), timeout=5)
+    with pytest.raises(grpc.aio.AioRpcError, match=f"{header[0]} must be") as failure:
+        await unary_call
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    with pytest.raises(grpc.aio.AioRpcError, match=f"{header[0]} must be"):
+        async for _ in channel.unary_stream("/t.T/UnaryStream")(b"x", metadata=(header,), timeout=5):
+            pass
+
+
 async def test_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await channel.unary_unary("/t.T/Nothing")(b"", timeout=5)
