@@ -54,12 +54,11 @@ class MultiplexedChannel(grpc.aio.Channel):
         serialize, deserialize = request_serializer or _as_it_is, response_deserializer or _as_it_is
 
         async def plain(request: Any, timeout: float | None) -> AsyncGenerator[Any, None]:
-            call = self._channel.unary_stream(method, request_serializer, response_deserializer)(
-                request, timeout=timeout
-            )
+            rpc: grpc.aio.UnaryStreamMultiCallable[Any, bytes] = self._channel.unary_stream(method, request_serializer)
+            call = rpc(request, timeout=timeout)
             try:
                 async for response in call:
-                    yield response
+                    yield _decoded(deserialize, response)
             finally:
                 call.cancel()
 
