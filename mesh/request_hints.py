@@ -1,4 +1,4 @@
-"""What a balancing policy is told of a request to a language model: its prefix, and how much work it is.
+"""What the pool is told of a request to a language model: its prefix, how much work it is, and how urgent.
 
 Read off the message, without a tokenizer. Both ends of a call reckon the work alike: a gateway what it dispatches, a
 replica what it reports.
@@ -18,13 +18,13 @@ USUAL_OUTPUT_TOKENS = 256
 
 def generation_hint(request: lm.GenerateRequest) -> Request:
     """Of a request to generate."""
-    return Request(prefix=_prefix(request, _salt(request)), cost=estimated_tokens(request))
+    return Request(_prefix(request, _salt(request)), cost=estimated_tokens(request), priority=request.priority or None)
 
 
 def scoring_hint(request: lm.ScoreRequest) -> Request:
     """Of a request to score: where its first item's prefix is held; the others mostly share it."""
     prefix = _prefix(request.items[0], _salt(request)) if request.items else ()
-    return Request(prefix=prefix, cost=estimated_tokens(request))
+    return Request(prefix, cost=estimated_tokens(request), priority=request.priority or None)
 
 
 def estimated_tokens(request: lm.GenerateRequest | lm.ScoreRequest) -> float:

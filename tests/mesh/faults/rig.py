@@ -42,6 +42,31 @@ class Replica(LanguageModelServicer):
             yield lm.GenerateResponse(text=f"{request.text}-{number}")
 
 
+class InTurns(Replica):
+    """Answers what waits when it is its turn: every `period` turns."""
+
+    def __init__(self, period: int) -> None:
+        super().__init__()
+        self._period = period
+        self._waiting: list[asyncio.Event] = []
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    async def Tokenize(self, request: lm.TokenizeRequest, context: object) -> lm.TokenizeResponse:
+        answered = asyncio.Event()
+        self._waiting.append(answered)
+        await answered.wait()
+        return await super().Tokenize(request, context)
+
+    def take_turn(self, number: int) -> None:
+        if number % self._period == 0:
+            for answered in self._waiting:
+                answered.set()
+            self._waiting.clear()
+
+
 class Beside:
     """A pool over a faulty replica and a healthy one. healthy: counts what reached it."""
 

@@ -8,38 +8,12 @@ from contextlib import AsyncExitStack
 from prometheus_client import CollectorRegistry
 
 from mesh.testing import eventually, serve_on_free_port
-from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.language_model_pb2_grpc import add_LanguageModelServicer_to_server
-from tests.mesh.faults.rig import Beside, Replica
+from tests.mesh.faults.rig import Beside, InTurns
 from tests.mesh.pool_rig import Source, pool_over, predictor
 
 NUM_CLIENTS = 12
 NUM_TURNS = 60
-
-
-class InTurns(Replica):
-    """Answers what waits when it is its turn: every `period` turns."""
-
-    def __init__(self, period: int) -> None:
-        super().__init__()
-        self._period = period
-        self._waiting: list[asyncio.Event] = []
-
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
-
-    async def Tokenize(self, request: lm.TokenizeRequest, context: object) -> lm.TokenizeResponse:
-        answered = asyncio.Event()
-        self._waiting.append(answered)
-        await answered.wait()
-        return await super().Tokenize(request, context)
-
-    def take_turn(self, number: int) -> None:
-        if number % self._period == 0:
-            for answered in self._waiting:
-                answered.set()
-            self._waiting.clear()
 
 
 async def test_one_that_is_ten_times_as_slow_gets_a_fraction_of_the_calls() -> None:
