@@ -18,9 +18,12 @@ import grpc.aio
 
 from mesh.balancing.ejection import Outlier
 from mesh.load_report import LoadReport
+from mesh.logs import get_logger
 from mesh.multiplex.channel import MultiplexedChannel
 from mesh.v1.registry_pb2 import SERVICE_KIND_PREDICTOR, Replica, ServiceKind
 from mesh.view import MeshView
+
+log = get_logger(__name__)
 
 Kind: TypeAlias = "ServiceKind.ValueType"
 
@@ -208,6 +211,8 @@ class EndpointSet:
 
             def on_suspect(is_suspect: bool) -> None:
                 (self._suspects.add if is_suspect else self._suspects.discard)(endpoint)
+                event = "replica_silent" if is_suspect else "replica_heard"
+                log.warning(event, replica=replica.id, address=replica.address)
 
             channel.peer.on_suspect = on_suspect
             channel.peer.on_load = lambda report: endpoint.reported(report, self._now())

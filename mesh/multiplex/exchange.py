@@ -42,8 +42,9 @@ class Reply:
         self.whole: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._pieces: list[bytes] = []
 
-    def put(self, piece: bytes) -> None:
+    def put(self, piece: bytes) -> bool:
         self._pieces.append(piece)
+        return True
 
     def end(self, error: grpc.aio.AioRpcError | None = None) -> None:
         """All pieces are there, or `error` came instead. A second end changes nothing."""
@@ -67,9 +68,13 @@ class Stream:
         self._error: grpc.aio.AioRpcError | None = None
         self._changed = asyncio.Event()
 
-    def put(self, response: bytes) -> None:
+    def put(self, response: bytes) -> bool:
+        """False when there is no room: the peer sends more than it was granted."""
+        if len(self._responses) >= INITIAL_CREDIT:
+            return False
         self._responses.append(response)
         self._changed.set()
+        return True
 
     def end(self, error: grpc.aio.AioRpcError | None = None) -> None:
         """Nothing more comes; `error` reaches the reader after what has come. A second end changes nothing."""
@@ -303,10 +308,13 @@ class Exchange:
                 if status.code
                 else None
             )
+        elif not call.put(part.response):
+            self._leave(part.call_id)
+            call.end(_error(grpc.StatusCode.INTERNAL, "the peer sent more responses than it was granted"))
+            return
+        elif not part.is_last:
+            return
         else:
-            call.put(part.response)
-            if not part.is_last:
-                return
             error = None
         del self._calls[part.call_id]
         call.end(error)

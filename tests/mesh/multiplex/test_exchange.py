@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from mesh.multiplex import MAX_SHARED_REQUEST_BYTES
+from mesh.multiplex import INITIAL_CREDIT, MAX_SHARED_REQUEST_BYTES
 from mesh.multiplex.channel import MultiplexedChannel, open_multiplexed
 from mesh.testing import eventually, serve_on_free_port
 from mesh.v1 import language_model_pb2 as lm
@@ -145,6 +145,37 @@ async def test_a_caller_that_gives_up_on_a_frozen_peer_is_cancelled_as_ever(
 
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+class Flooding(MultiplexServiceServicer):
+    """Sends each call more responses than it was granted, and does not end it. Keeps which calls were cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[int] = []
+
+    async def Exchange(
+        self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: object
+    ) -> AsyncIterator[pb.ExchangeResponse]:
+        async for request in request_iterator:
+            self.cancelled += request.cancelled
+            for opened in request.opened:
+                parts = [pb.CallPart(call_id=opened.call_id, response=b"")] * (INITIAL_CREDIT + 1)
+                yield pb.ExchangeResponse(parts=parts)
+
+
+async def test_a_peer_that_sends_more_than_it_was_granted_loses_that_call() -> None:
+    servicer = Flooding()
+    server = grpc.aio.server()
+    add_MultiplexServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_multiplexed(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await texts(channel, "a")
+        await eventually(lambda: servicer.cancelled == [1])
+
+    assert raised.value.code() is grpc.StatusCode.INTERNAL
+    await server.stop(None)
 
 
 class WithoutPings(MultiplexServiceServicer):
