@@ -5,9 +5,10 @@ A call fails as it would on its own, and when the peer gives no sign of life. Kn
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,6 +22,7 @@ from mesh.multiplex.liveness import LIVENESS_TIMEOUT_S, Peer
 UNREADABLE = "Error parsing the answer"
 
 Codec = Callable[[Any], Any]  # Any: a message of the method's own, or its bytes
+StreamingCall: TypeAlias = "grpc.aio.UnaryStreamCall[Any, Any] | grpc.aio.StreamStreamCall[Any, Any]"
 
 
 def open_multiplexed(address: str, *, liveness_timeout_s: float = LIVENESS_TIMEOUT_S) -> MultiplexedChannel:
@@ -31,8 +33,8 @@ def open_multiplexed(address: str, *, liveness_timeout_s: float = LIVENESS_TIMEO
 class MultiplexedChannel(grpc.aio.Channel):
     """Calls with a large request or a stream of them are calls of their own, and so are all to a peer without Exchange.
 
-    A unary-stream call is an async generator: closing it cancels the call. A unary-unary call is a coroutine. peer:
-    what is known of the process at the other end; its callbacks are the owner's to set.
+    A call with a stream of responses is an async generator: closing it cancels the call. A unary-unary call is a
+    coroutine. peer: what is known of the process at the other end; its callbacks are the owner's to set.
     """
 
     def __init__(self, address: str, *, liveness_timeout_s: float) -> None:
@@ -53,14 +55,7 @@ class MultiplexedChannel(grpc.aio.Channel):
         """What is called with a request and `timeout`, and gives the responses."""
         serialize, deserialize = request_serializer or _as_it_is, response_deserializer or _as_it_is
 
-        async def plain(request: Any, timeout: float | None) -> AsyncGenerator[Any, None]:
-            rpc: grpc.aio.UnaryStreamMultiCallable[Any, bytes] = self._channel.unary_stream(method, request_serializer)
-            call = rpc(request, timeout=timeout)
-            try:
-                async for response in call:
-                    yield _decoded(deserialize, response)
-            finally:
-                call.cancel()
+        alone: grpc.aio.UnaryStreamMultiCallable[Any, bytes] = self._channel.unary_stream(method, request_serializer)
 
         async def call(request: Any, timeout: float | None = None) -> AsyncGenerator[Any, None]:
             if not self._is_plain:
@@ -76,12 +71,9 @@ class MultiplexedChannel(grpc.aio.Channel):
                     self._is_plain |= exchange.is_unimplemented
                 finally:
                     exchange.close_stream(stream)
-            responses = plain(request, timeout)
-            try:
+            async with aclosing(self._responses_to(alone(request, timeout=timeout))) as responses:
                 async for response in responses:
-                    yield response
-            finally:
-                await responses.aclose()
+                    yield _decoded(deserialize, response)
 
         return call
 
@@ -105,27 +97,54 @@ class MultiplexedChannel(grpc.aio.Channel):
                     if not exchange.was_refused:
                         raise
                     self._is_plain |= exchange.is_unimplemented
-            return _decoded(deserialize, await self._alone(method, content, timeout))
+            alone: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
+            answer = alone(content, timeout=timeout)
+            with self._guarding(answer):
+                # None from a peer that says OK without an answer.
+                given: bytes | None = await answer
+            return _decoded(deserialize, given)
 
         return call
-
-    async def _alone(self, method: str, content: bytes, timeout: float | None) -> bytes | None:
-        """The response to a call of its own; None from a peer that says OK without one."""
-        method_alone: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
-        call = method_alone(content, timeout=timeout)
-        if self._is_plain:
-            return await call
-        exchange = self._live_exchange()
-        try:
-            return await exchange.guard(call, call)
-        finally:
-            self._is_plain |= exchange.is_unimplemented
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         return self._channel.stream_unary(*args, **kwargs)
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_stream(*args, **kwargs)
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Codec | None = None,
+        response_deserializer: Codec | None = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        """What is called with an iterator of requests and `timeout`, and gives the responses."""
+        alone = self._channel.stream_stream(method, request_serializer, response_deserializer)
+
+        def call(requests: Any, timeout: float | None = None) -> AsyncGenerator[Any, None]:
+            return self._responses_to(alone(requests, timeout=timeout))
+
+        return call
+
+    async def _responses_to(self, call: StreamingCall) -> AsyncGenerator[Any, None]:
+        """The responses to a call of its own; closing the generator cancels it."""
+        try:
+            with self._guarding(call):
+                async for response in call:
+                    yield response
+        finally:
+            call.cancel()
+
+    @contextmanager
+    def _guarding(self, call: grpc.aio.Call) -> Iterator[None]:
+        """For the block that waits for a call of its own: a peer that falls silent ends it with UNAVAILABLE."""
+        if self._is_plain:
+            yield
+            return
+        exchange = self._live_exchange()
+        try:
+            with exchange.guarding(call):
+                yield
+        finally:
+            self._is_plain |= exchange.is_unimplemented
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         return self._channel.get_state(try_to_connect)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -26,8 +27,6 @@ from mesh.multiplex.linger import Linger
 from mesh.multiplex.liveness import Liveness, Peer
 from mesh.v1 import multiplex_pb2 as pb
 from mesh.v1.multiplex_pb2_grpc import MultiplexServiceStub
-
-T = TypeVar("T")
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _GRANT = INITIAL_CREDIT // 2
@@ -190,8 +189,9 @@ class Exchange:
         if call is not None:
             call.end(_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
-    async def guard(self, call: grpc.aio.Call, answer: Awaitable[T]) -> T:
-        """`answer`, which `call`, a call of its own to the same peer, is to bring.
+    @contextmanager
+    def guarding(self, call: grpc.aio.Call) -> Iterator[None]:
+        """For the block that waits for `call`, a call of its own to the same peer.
 
         Raises UNAVAILABLE when the peer gives no sign of life. Afterwards the peer is asked how full it is: it says so
         in the call's trailing metadata as well, but gRPC's core keeps that for its own balancers.
@@ -199,7 +199,7 @@ class Exchange:
         self._guarded.add(call)
         self._liveness.awaited()
         try:
-            return await answer
+            yield
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._silence is None or (task is not None and task.cancelling()):

@@ -12,6 +12,8 @@ import pytest
 
 from mesh.multiplex import INITIAL_CREDIT, MAX_SHARED_REQUEST_BYTES
 from mesh.multiplex.channel import MultiplexedChannel, open_multiplexed
+from mesh.oip.open_inference_pb2 import ModelInferRequest
+from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
 from mesh.testing import eventually, serve_on_free_port
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1 import multiplex_pb2 as pb
@@ -21,6 +23,7 @@ from mesh.v1.language_model_pb2_grpc import (
     add_LanguageModelServicer_to_server,
 )
 from mesh.v1.multiplex_pb2_grpc import MultiplexServiceServicer, add_MultiplexServiceServicer_to_server
+from tests.mesh.pool_rig import Answering
 from tests.mesh.relay import Relay, relay_to
 
 TIMEOUT_S = 0.6
@@ -107,6 +110,25 @@ async def test_calls_of_all_kinds_end_when_the_peer_freezes_and_it_is_used_again
     await eventually(lambda: servicer.num_running == 0)  # the peer is told that its callers have left
     assert await length(channel, "four") == 4
     assert relay.num_connections == 2  # the one that froze, which is used again, and the one that knocked
+
+
+async def test_a_stream_of_requests_ends_when_the_peer_freezes() -> None:
+    servicer = Answering()
+    servicer.held = asyncio.Event()
+    registration = (add_GRPCInferenceServiceServicer_to_server, servicer)
+    async with serve_on_free_port(registration) as address, relay_to(address) as relay:
+        async with open_multiplexed(relay.address, liveness_timeout_s=TIMEOUT_S) as channel:
+            responses = aiter(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([ModelInferRequest(id="1")])))
+            assert (await anext(responses)).infer_response.id == "0"
+            await eventually(lambda: channel.peer.answers_pings)
+            relay.freeze()
+
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await anext(responses)
+
+            assert is_silence(raised.value)
+            relay.thaw()
+            await asyncio.wait_for(servicer.cancelled.wait(), 20)
 
 
 async def test_a_peer_that_only_takes_its_time_is_not_dead(channel: MultiplexedChannel, servicer: Holding) -> None:
