@@ -205,6 +205,38 @@ async def test_continuation_reports_only_what_is_new() -> None:
     assert responses[-1].usage.output_tokens == 2
 
 
+async def test_what_is_gone_on_from_is_repeated_first_when_asked_for() -> None:
+    sampling = lm.SamplingParameters(max_tokens=4, stop=["bcZ"], logprobs=0)
+    async with serving() as served:
+        repeated, *new = await served.generate(
+            lm.GenerateRequest(
+                model_name="echo", text="abc", sampling=sampling, continue_from=[97, 98], repeat_continued=True
+            )
+        )
+
+    assert (repeated.text, list(repeated.token_ids)) == ("a", [97, 98])  # "b" may begin the stop text
+    assert repeated.HasField("start")
+    assert not repeated.logprobs
+    assert [list(response.token_ids) for response in new] == [[99], [97]]
+    assert not any(response.HasField("start") for response in new)
+    assert new[-1].usage.output_tokens == 2
+
+
+async def test_nothing_is_repeated_of_an_output_that_has_not_begun_or_is_refused() -> None:
+    async with serving() as served:
+        [first, _] = await served.generate(
+            lm.GenerateRequest(
+                model_name="echo", text="abc", sampling=lm.SamplingParameters(max_tokens=2), repeat_continued=True
+            )
+        )
+        with pytest.raises(grpc.aio.AioRpcError, match="prompt has 70 tokens"):
+            await served.generate(
+                lm.GenerateRequest(model_name="echo", text="a" * 70, continue_from=[97], repeat_continued=True)
+            )
+
+    assert list(first.token_ids) == [97]
+
+
 async def test_logprobs_name_tokens_with_text_and_bytes() -> None:
     async with serving() as served:
         [response] = await served.generate(request("é", max_tokens=1, logprobs=2))

@@ -59,6 +59,24 @@ async def test_tools_are_told_and_calls_are_read(rig: Any, templates: dict[str, 
     assert responses[-1].finish_reason == lm.FINISH_REASON_TOOL_CALLS
 
 
+async def test_an_answer_with_calls_is_gone_on_with(rig: Any, templates: dict[str, str]) -> None:
+    rig.predictor.description.chat_template = templates["hermes"]
+    rig.predictor.answers = [
+        lm.GenerateResponse(text='See.\n<tool_call>\n{"name": "clock", "arg', token_ids=[1, 2]),
+        lm.GenerateResponse(text='uments": {}}\n</tool_call>', token_ids=[3], finish_reason=lm.FINISH_REASON_STOP),
+    ]
+
+    *_, repeated, last = await ask(rig, lm.GenerateRequest(model_name="llm", messages=chat(), continue_from=[1, 2]))
+
+    [seen] = rig.predictor.requests
+    assert seen.repeat_continued
+    assert list(seen.continue_from) == [1, 2]
+    assert not (repeated.text or repeated.token_ids or repeated.tool_calls)
+    assert [(call.name, call.arguments) for call in last.tool_calls] == [("clock", "{}")]
+    assert list(last.token_ids) == [3]
+    assert last.finish_reason == lm.FINISH_REASON_TOOL_CALLS
+
+
 async def test_the_format_is_that_of_the_template(rig: Any, templates: dict[str, str]) -> None:
     rig.predictor.description.chat_template = templates["parameters"]
     says(rig, '{"name": "clock", "parameters": {}}')

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from itertools import count
 
 import pytest
 
-from mesh.errors import InvalidInput
+from mesh.errors import InvalidInput, Unavailable
 from mesh.v1 import language_model_pb2 as lm
 from transformer.tool_calls import ToolCalling, ToolCallReader
 from transformer.tools.declarations import read_tool_use
@@ -145,3 +146,62 @@ def test_a_request_with_a_guide_of_its_own_is_refused() -> None:
         ToolCalling(Hermes(), use).guide(sampling)
 
     assert caught.value.field == "sampling.guide"
+
+
+TEXT = f"Hm.\n{CALL}\n{CALL}"
+
+
+@pytest.mark.parametrize("num_known", range(1, len(TEXT) + 1))
+async def test_an_answer_is_gone_on_with_wherever_it_was_cut(num_known: int) -> None:
+    """What a reader told, and what another one tells that goes on, join to what one alone tells."""
+    messages = [lm.GenerateResponse(text=char, token_ids=[place]) for place, char in enumerate(TEXT)]
+    messages.append(lm.GenerateResponse(token_ids=[len(TEXT)], finish_reason=lm.FINISH_REASON_STOP))
+    known = messages[:num_known]
+    repeated = lm.GenerateResponse(start=lm.GenerationStart(seed=3), text=TEXT[:num_known], token_ids=range(num_known))
+
+    alone = await all_read(messages)
+    first = await all_read(known)
+    rest = await all_read([repeated, *messages[num_known:]], range(num_known))
+
+    assert told(first + rest) == told(alone)
+    assert rest[0].start.seed == 3
+    assert rest[-1].finish_reason == lm.FINISH_REASON_TOOL_CALLS
+
+
+async def test_a_predictor_that_does_not_repeat_is_not_read() -> None:
+    with pytest.raises(Unavailable, match="does not repeat"):
+        await all_read([lm.GenerateResponse(text="c", token_ids=[3])], (1, 2))
+
+
+async def all_read(messages: list[lm.GenerateResponse], known_ids: Sequence[int] = ()) -> list[lm.GenerateResponse]:
+    """Through a reader of its own."""
+
+    async def answers() -> AsyncGenerator[lm.GenerateResponse, None]:
+        for message in messages:
+            copy = lm.GenerateResponse()
+            copy.CopyFrom(message)
+            yield copy
+
+    use = read_tool_use(TOOLS, "")
+    assert use is not None
+    return [message async for message in ToolCalling(Hermes(), use).read(answers(), known_ids)]
+
+
+def told(messages: list[lm.GenerateResponse]) -> tuple[str, list[int], list[tuple[str, bool, str]]]:
+    """Text, tokens, and of each call its name, whether it has one id, and its arguments."""
+    calls: dict[int, list[lm.ToolCallDelta]] = {}
+    for message in messages:
+        for delta in message.tool_calls:
+            calls.setdefault(delta.index, []).append(delta)
+    return (
+        "".join(message.text for message in messages),
+        [token_id for message in messages for token_id in message.token_ids],
+        [
+            (
+                "".join(delta.name for delta in deltas),
+                sum(bool(delta.id) for delta in deltas) == 1,
+                "".join(delta.arguments for delta in deltas),
+            )
+            for _, deltas in sorted(calls.items())
+        ],
+    )

@@ -129,6 +129,34 @@ def test_text_between_makes_half_an_opening_text_again() -> None:
     assert read([output]) == read(list(output)) == ("so 1 <", [("f", "{}")], 1)
 
 
+# Texts that come near to a call, in every state of the parser.
+pieces = st.sampled_from(
+    [
+        *("<tool_call>", "</tool_call>", "<tool_", "\n", " ", "x", "}"),
+        *('{"name": "f", "', 'arguments": {', 'parameters": {', '"a": 1'),
+    ]
+)
+
+
+@given(output=st.lists(pieces, max_size=12).map("".join), data=st.data(), syntax=st.sampled_from([TAGS, BARE]))
+@example(output=tagged("f", "{}") + "\n" + tagged("g", "{}") + "\nx", data=None, syntax=TAGS)
+def test_what_is_out_after_so_much_text_does_not_depend_on_its_pieces(
+    output: str, data: st.DataObject | None, syntax: CallSyntax
+) -> None:
+    """So another parser goes on where this one was, when it has read as much: streams are handed over so."""
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(output))))) if data else list(range(len(output)))
+    in_pieces, at_once, texts, parts = CallParser(syntax), CallParser(syntax), "", list[CallPart]()
+    for start, end in zip([0, *cuts], [*cuts, len(output)], strict=True):
+        parsed = in_pieces.push(output[start:end])
+        texts, parts = texts + parsed.text, [*parts, *parsed.parts]
+        whole = CallParser(syntax).push(output[:end])
+
+        assert (texts, joined(parts)) == (whole.text, joined(list(whole.parts)))
+    assert at_once.push(output).text == texts
+    assert in_pieces.finish() == at_once.finish()
+    assert in_pieces.num_complete == at_once.num_complete
+
+
 def test_text_is_held_back_only_while_it_may_become_a_call() -> None:
     parser = CallParser(TAGS)
 
