@@ -104,6 +104,8 @@ class GenerationStream:
                     self._note(response)
                     yield response, None if is_continued else content
         except grpc.aio.AioRpcError as error:
+            if self._unfinished() is None:
+                return  # only the status was lost, and nobody need be asked for that
             if is_continued and error.code() is grpc.StatusCode.NOT_FOUND:
                 raise CannotContinue(f"the model is no longer there to go on with: {error.details()}") from error
             raise
@@ -243,13 +245,19 @@ class GenerationStream:
             output = self._outputs[index] = _Output(index)
         return output
 
-    def _check_ended(self) -> None:
-        """Half an answer must not look like a whole one."""
+    def _unfinished(self) -> str | None:
+        """What is missing of the answer; None when all of it has been delivered."""
         if self._start is None:
-            raise BrokenAnswer("it ended its answer before the first message")
+            return "the first message"
         for index in self._indices:
             if index not in self._outputs or not self._outputs[index].has_ended:
-                raise BrokenAnswer(f"it ended its answer before output {index} was complete")
+                return f"output {index} was complete"
+        return None
+
+    def _check_ended(self) -> None:
+        """Half an answer must not look like a whole one."""
+        if (missing := self._unfinished()) is not None:
+            raise BrokenAnswer(f"it ended its answer before {missing}")
 
 
 async def _answers(ask: Ask, request: bytes) -> AsyncGenerator[bytes, None]:

@@ -78,6 +78,20 @@ async def test_outputs_that_have_ended_are_not_asked_for_again() -> None:
     assert whole(messages, 1).text == "b" * 9
 
 
+async def test_a_whole_answer_whose_status_is_lost_is_whole() -> None:
+    model = ScriptedModel(COUNT, random.Random(4))
+    request = asked(COUNT, temperature=0)
+
+    async def answers(content: bytes) -> AsyncGenerator[bytes, None]:
+        async for message in model.stream(content):
+            yield message
+        raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+    messages = [message async for message, _ in GenerationStream(request.SerializeToString()).go_on(answers)]
+
+    assert messages[-1].finish_reason == lm.FINISH_REASON_STOP
+
+
 async def test_a_move_is_told_once_for_each_output() -> None:
     script = Script((tuple((i, "a") for i in range(9)), tuple((i, "b") for i in range(9))))
     models = [ScriptedModel(script, random.Random(9), name) for name in ("a:1", "b:2")]
