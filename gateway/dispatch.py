@@ -107,7 +107,7 @@ class Dispatch:
     def _fallback(self, route: Route, error: Unavailable, exchange: Exchange) -> Route | None:
         """The route to the deployment that stands in; None when there is none, or the request insists on a version."""
         name = route.deployment.traffic.fallback
-        if not name or route.arm is Arm.NAMED:
+        if not name or route.arm is Arm.NAMED or route.is_fallback:
             return None
         fallback = self._view().deployments.get(name)
         if fallback is None or is_language_model(fallback) != is_language_model(route.deployment):
@@ -116,6 +116,8 @@ class Dispatch:
             return None
         log.warning("fallback_used", deployment=route.deployment.name, fallback=name, reason=error.message)
         taken = fallback_route(route, fallback)
+        # What else the client's request causes goes there at once: another look at the first would cost its time.
+        exchange.routes[route.asked_name, ""] = taken
         exchange.note_route(taken)
         return taken
 

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.exchange import ARM_HEADER, SERVED_BY_HEADER
 from mesh.errors import InvalidInput, Unavailable
+from mesh.multiplex.channel import open_multiplexed
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.v1 import explain_pb2
@@ -284,6 +285,29 @@ async def test_fallback_is_asked_once_and_only_when_nobody_can_answer(mesh: Traf
     assert failed.status_code == 503
     assert other.asked == [("simple", "7")]
     assert predictor.asked == [("iris", "1")] * 2, "the fallback's own fallback is not followed"
+
+
+async def test_of_one_request_the_first_call_finds_out_for_the_others(mesh: TrafficMesh) -> None:
+    predictor, other = VersionedPredictor(("1",)), VersionedPredictor(("7",))
+    predictor.failures["1"] = Unavailable("the device is lost")
+    await mesh.serve(predictor, "iris")
+    await mesh.serve(other, "simple")
+    await mesh.apply(deployment("iris", "1", TrafficSpec(fallback="simple")), deployment("simple", "7"))
+
+    assert await by_v1(mesh, {}) == "7"
+
+    assert len(predictor.asked) == 1, "for its metadata"
+    assert len(other.asked) == 2
+
+
+async def test_call_that_comes_multiplexed_is_routed_as_any(mesh: TrafficMesh) -> None:
+    await mesh.serve(VersionedPredictor(("1", "2")), "iris")
+    await apply_to_both(mesh, TrafficSpec(canary=Canary(model_version="2", percent=100)))
+
+    async with open_multiplexed(mesh.gateway.server.address) as channel:
+        answer = await GRPCInferenceServiceStub(channel).ModelInfer(infer_request(), timeout=20)
+
+    assert answer.model_version == "2"
 
 
 async def test_stream_that_has_begun_does_not_begin_again_elsewhere(mesh: TrafficMesh) -> None:
