@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.traffic import Arm, Route, fallback_route, has_choice, route_of
+from mesh.errors import InvalidInput
+from mesh.traffic_spec import check_traffic
 from mesh.v1.registry_pb2 import Canary, Deployment, Mirror, PredictorSpec, RouteRule, TrafficSpec, VersionSpec
 
 
@@ -148,6 +150,49 @@ def test_named_version_wins_over_everything(version: str, percent: int, headers:
     route = choose(traffic, headers, version=version)
 
     assert (route.version, route.arm, route.mirror) == (version, Arm.NAMED, "")
+
+
+NAMES = st.sampled_from(["", "x-group", "x-session", "X-Bad", "x-data-bin"])
+VERSIONS = st.sampled_from(["", "1", "2", "3", "9"])
+SPECS = st.builds(
+    TrafficSpec,
+    canary=st.none() | st.builds(Canary, model_version=VERSIONS, percent=st.integers(-1, 101)),
+    mirror=st.none() | st.builds(Mirror, model_version=VERSIONS, percent=st.integers(-1, 101)),
+    rules=st.lists(
+        st.builds(
+            RouteRule,
+            header=NAMES,
+            tag=st.sampled_from(["", "", "beta", "Bad"]),
+            value=st.sampled_from("ab") | st.just(""),
+            model_version=VERSIONS,
+        ),
+        max_size=3,
+    ),
+    sticky_header=NAMES,
+)
+
+
+@given(
+    traffic=SPECS,
+    headers=st.dictionaries(
+        st.sampled_from(["x-group", "x-session", "x-meshserve-tag"]), st.sampled_from(["a", "beta"])
+    ),
+    draw=st.floats(0, 1, exclude_max=True),
+    served=st.sampled_from(["", "1", "12", "23", "123"]),
+)
+def test_what_may_be_applied_leads_to_a_version_of_the_deployment(
+    traffic: TrafficSpec, headers: dict[str, str], draw: float, served: str
+) -> None:
+    try:
+        check_traffic(traffic, "iris", ["1", "2", "3"])
+    except InvalidInput:
+        return
+
+    route = choose(traffic, headers, draw=draw, served=served)
+
+    assert route.version == "1" or route.version in served
+    assert route.version in "123"
+    assert route.mirror != route.version
 
 
 def test_version_that_nobody_has_ready_gets_nothing() -> None:
