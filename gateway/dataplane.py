@@ -21,7 +21,7 @@ from gateway.stamping import all_as_asked, all_stamped, all_started_as_asked, as
 from gateway.traffic import Route
 from mesh import context, generation_stream
 from mesh.deployments import is_language_model, versions_of
-from mesh.errors import InvalidInput, NotFound
+from mesh.errors import InvalidInput, NotFound, Unavailable
 from mesh.infer_stream import Feed, Model
 from mesh.model_health import is_ready
 from mesh.oip import open_inference_pb2 as oip
@@ -287,6 +287,8 @@ class Dataplane:
         timeout_s = self._budget()
 
         async def at(route: Route) -> explain_pb2.ExplainResponse:
+            if not route.deployment.HasField("explainer"):
+                raise Unavailable(f"no explainer can answer, and the fallback '{route.deployment.name}' has none")
             stamp(request, route)
             request.method = method or route.deployment.explainer.method
 

@@ -112,9 +112,9 @@ class Dispatch:
         fallback = self._view().deployments.get(name)
         if fallback is None or is_language_model(fallback) != is_language_model(route.deployment):
             reason = "it is not deployed" if fallback is None else "it takes other requests"
-            log.warning("fallback_unusable", deployment=route.deployment.name, fallback=name, reason=reason)
+            log.info("fallback_unusable", deployment=route.deployment.name, fallback=name, reason=reason)
             return None
-        log.warning("fallback_used", deployment=route.deployment.name, fallback=name, reason=error.message)
+        log.info("fallback_used", deployment=route.deployment.name, fallback=name, reason=error.message)
         taken = fallback_route(route, fallback)
         # What else the client's request causes goes there at once: another look at the first would cost its time.
         exchange.routes[route.asked_name, ""] = taken

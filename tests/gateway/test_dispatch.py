@@ -162,6 +162,27 @@ async def test_explanation_is_of_the_version_that_the_traffic_says(mesh: Traffic
     assert [one.model_version for one in explainer.requests] == ["2"]
 
 
+@pytest.mark.parametrize("has_explainer", [True, False])
+async def test_explanation_of_a_fallback_needs_its_explainer(mesh: TrafficMesh, has_explainer: bool) -> None:
+    explainer = await mesh.serve_explainer()
+    iris, simple = deployment("iris", "1", TrafficSpec(fallback="simple")), deployment("simple", "7")
+    iris.transformer.SetInParent()  # which nobody serves
+    iris.explainer.SetInParent()
+    if has_explainer:
+        simple.explainer.method = "shapley"
+    await mesh.apply(iris, simple)
+
+    request = explain_pb2.ExplainRequest(model_name="iris", text=explain_pb2.TextSubject(text="say"))
+    call = ExplainServiceStub(mesh.channel).Explain(request, timeout=20)
+
+    if has_explainer:
+        assert (await call).model_name == "iris"
+        assert [(one.model_name, one.method) for one in explainer.requests] == [("simple", "shapley")]
+    else:
+        with pytest.raises(grpc.aio.AioRpcError, match="no explainer can answer, and the fallback 'simple' has none"):
+            await call
+
+
 async def test_named_version_is_what_the_request_gets(mesh: TrafficMesh) -> None:
     await mesh.serve(VersionedPredictor(("1", "2")), "iris")
     await apply_to_both(mesh, TrafficSpec(canary=Canary(model_version="2", percent=100), fallback="simple"))
