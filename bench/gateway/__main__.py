@@ -78,7 +78,7 @@ def _line(measured: Slice) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
     names = "; ".join(each.name for each in WORKLOADS)
     parser.add_argument("--workloads", nargs="+", default=[""], metavar="NAME", help=f"beginnings of: {names}")
     parser.add_argument("--share", type=float, default=1.0, help="of the requests; below 1 for a quick look")

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from bench.oip.message import MODEL_INFER, SMALL
+from bench.oip.message import MODEL, MODEL_INFER, SMALL
 from mesh import logs
 from mesh.serve import MeshServer, run
 from mesh.settings import ServiceSettings, load_settings
@@ -26,17 +26,20 @@ from mesh.v1 import language_model_pb2 as lm
 GENERATE = "/mesh.v1.LanguageModel/Generate"
 STEP_S = 0.01
 _TOKEN_ID = 4711
+_START = lm.GenerateResponse(
+    start=lm.GenerationStart(model_name=MODEL, model_version="1", replica="bench", seed=1, prompt_tokens=20)
+).SerializeToString()
 
 
 class Steps:
     """The engine: a step each STEP_S seconds while somebody waits for it."""
 
     def __init__(self) -> None:
-        self._step: asyncio.Future[bytes] | None = None
+        self._step: asyncio.Future[float] | None = None
         self._due = 0.0
 
-    def next_token(self) -> asyncio.Future[bytes]:
-        """The message of the next step, the same for all who wait."""
+    def next_step(self) -> asyncio.Future[float]:
+        """When the next step is made, on the clock time.monotonic; the same for all who wait."""
         if self._step is None:
             loop = asyncio.get_running_loop()
             self._step = loop.create_future()
@@ -48,17 +51,28 @@ class Steps:
     def _end_step(self) -> None:
         step, self._step = self._step, None
         if step is not None:
-            step.set_result(token(time.monotonic()))
+            step.set_result(time.monotonic())
 
 
-def token(said_at_s: float) -> bytes:
-    """A message with one token, whose text is the moment in which it was made."""
-    return lm.GenerateResponse(text=f"{said_at_s:.6f}", token_ids=[_TOKEN_ID]).SerializeToString()
+def said_at_s(message: bytes) -> float | None:
+    """When the message's token was made, on the clock time.monotonic, which all processes of a machine share.
+
+    None for a message without one.
+    """
+    response = lm.GenerateResponse.FromString(message)
+    return float(response.text) if response.token_ids else None
 
 
-def said_at_s(message: bytes) -> float:
-    """On the clock time.monotonic, which all processes of a machine share."""
-    return float(lm.GenerateResponse.FromString(message).text)
+async def generate(request: bytes, steps: Steps) -> AsyncIterator[bytes]:
+    """What a predictor says: how it begins, then each token with the moment in which it was made as its text."""
+    num_tokens = lm.GenerateRequest.FromString(request).sampling.max_tokens
+    yield _START
+    for number in range(1, num_tokens + 1):
+        response = lm.GenerateResponse(text=f"{await steps.next_step():.6f}", token_ids=[_TOKEN_ID])
+        if number == num_tokens:
+            response.finish_reason = lm.FINISH_REASON_LENGTH
+            response.usage.output_tokens = num_tokens
+        yield response.SerializeToString()
 
 
 class Handlers(grpc.GenericRpcHandler):
@@ -80,11 +94,12 @@ def handlers() -> Handlers:
     async def infer(_request: bytes, _context: object) -> bytes:
         return SMALL.response
 
-    async def generate(request: bytes, _context: object) -> AsyncIterator[bytes]:
-        for _ in range(lm.GenerateRequest.FromString(request).sampling.max_tokens):
-            yield await steps.next_token()
+    # gRPC takes a function for a stream only when it is an asynchronous generator itself.
+    async def on_generate(request: bytes, _context: object) -> AsyncIterator[bytes]:
+        async for message in generate(request, steps):
+            yield message
 
-    return Handlers(infer, generate)
+    return Handlers(infer, on_generate)
 
 
 async def serve_bare(generic_handlers: grpc.GenericRpcHandler, port: int) -> None:

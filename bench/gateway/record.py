@@ -35,12 +35,11 @@ class Memory(Frozen):
 
 
 class Pick(Frozen):
-    """What a policy takes to choose one of `replicas`, with its index full. Microseconds of CPU."""
+    """How long a policy takes to choose one of 256 replicas with its index full: of several means, µs."""
 
     policy: str
-    replicas: int
-    p50_us: float
-    p99_us: float
+    median_us: float
+    greatest_us: float
 
 
 class RunRecord(BaseRunRecord):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ async def run_slice(hop: Hop, workload: Workload, round_number: int, folder: Pat
 
 async def run_rounds(
     hops: Sequence[Hop], workloads: Sequence[Workload], num_rounds: int, folder: Path
-) -> AsyncIterator[Slice]:
+) -> AsyncGenerator[Slice, None]:
     """All slices as they come; the first round, which warms caches, is left out. Raises BadLoad."""
     for workload in workloads:
         for round_number in range(num_rounds + 1):
@@ -91,7 +91,7 @@ async def run_rounds(
                     yield measured
 
 
-async def run_memory(hop: Hop, share: float, folder: Path) -> AsyncIterator[Memory]:
+async def run_memory(hop: Hop, share: float, folder: Path) -> AsyncGenerator[Memory, None]:
     """Memory after each fifth of the requests. Raises BadLoad."""
     step = max(MEMORY_CONCURRENCY, round(share * MEMORY_STEP))
     load = Load(step, MEMORY_CONCURRENCY)

@@ -53,7 +53,8 @@ async def generate(channel: grpc.aio.Channel) -> list[float]:
     latencies_s = []
     call: Any = channel.unary_stream(GENERATE)
     async for message in call(_REQUEST, timeout=TIMEOUT_S):
-        latencies_s.append(time.monotonic() - said_at_s(message))
+        if (made_at_s := said_at_s(message)) is not None:
+            latencies_s.append(time.monotonic() - made_at_s)
     if len(latencies_s) != TOKENS:
         raise BadLoad(f"a stream of {len(latencies_s)} tokens, where {TOKENS} were asked for")
     return latencies_s
@@ -69,7 +70,10 @@ async def main(port: int, load: Load) -> None:
                 latencies_s.extend(await generate(channel))
 
         began = time.perf_counter()
-        await asyncio.gather(*(ask_on() for _ in range(load.concurrency)))
+        try:
+            await asyncio.gather(*(ask_on() for _ in range(load.concurrency)))
+        except grpc.aio.AioRpcError as error:
+            raise BadLoad(f"a stream failed: {error.code().name}: {error.details()}") from None
         print(json.dumps([time.perf_counter() - began, latencies_s]))
 
 
