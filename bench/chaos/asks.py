@@ -16,6 +16,7 @@ import httpx
 from bench.chaos import grpc_asks, openai_asks
 from bench.chaos.answer import Answer
 from bench.chaos.scenario import Scenario
+from mesh import context
 from mesh.channel import open_channel
 from mesh.oip import open_inference_pb2 as oip
 from mesh.tensors import Tensor, encode_request
@@ -66,7 +67,13 @@ class Clients:
     def __init__(self, http_url: str, grpc_address: str, timeout_s: float) -> None:
         # A kept connection may be closed by the server just when the next request goes out on it.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self.http = httpx.AsyncClient(base_url=http_url, timeout=timeout_s, limits=limits, trust_env=False)
+        self.http = httpx.AsyncClient(
+            base_url=http_url,
+            timeout=timeout_s,
+            limits=limits,
+            trust_env=False,
+            event_hooks={"request": [_with_request_id]},
+        )
         self.channel: grpc.aio.Channel = open_channel(grpc_address)
         self.timeout_s = timeout_s
 
@@ -76,6 +83,13 @@ class Clients:
     async def __aexit__(self, *_exception: object) -> None:
         await self.http.aclose()
         await self.channel.close()
+
+
+async def _with_request_id(request: httpx.Request) -> None:
+    """The channel's interceptors do the same for calls over gRPC."""
+    request_context = context.current()
+    if request_context is not None:
+        request.headers[context.REQUEST_ID_HEADER] = request_context.request_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from bench.chaos.answer import Answer, Failed, difference
 from bench.chaos.asks import Ask, Clients
+from mesh.context import RequestContext, bind
 
 # After a failure, so that clients of a mesh that refuses at once do not only count refusals.
 _AFTER_FAILURE_S = 0.5
@@ -22,9 +23,11 @@ _GRACE_S = 5.0
 class Outcome:
     """One request. Times in seconds since the load began. longest_pause_s: without a part, from the start to the end.
 
+    request_id: by which the logs of all services name it.
     error: why it failed; difference: in what a whole answer was not the right one.
     """
 
+    request_id: str
     ask: str
     kind: str
     started_s: float
@@ -50,6 +53,7 @@ class Load:
         """expected: the right answer by the name of the ask."""
         self.outcomes: list[Outcome] = []
         self.num_streaming = 0
+        self._num_requests = 0
         self._order = _endless(asks, rng)
         self._expected = expected
         self._clients = clients
@@ -75,6 +79,8 @@ class Load:
 
     async def request(self, ask: Ask) -> Outcome:
         """One request, timed and compared."""
+        self._num_requests += 1
+        request_id = f"chaos-{self._num_requests}"
         started = self.clock_s()
         times = [started]
 
@@ -86,8 +92,9 @@ class Load:
         error: str | None = None
         answer: Answer | None = None
         try:
-            async with asyncio.timeout(self._clients.timeout_s + _GRACE_S):
-                answer = await ask.send(self._clients, heard)
+            with bind(RequestContext(request_id)):
+                async with asyncio.timeout(self._clients.timeout_s + _GRACE_S):
+                    answer = await ask.send(self._clients, heard)
         except Failed as failed:
             error = str(failed)
         except TimeoutError:
@@ -97,7 +104,7 @@ class Load:
         times.append(self.clock_s())
         pauses = [later - earlier for earlier, later in pairwise(times)]
         wrong = None if answer is None else difference(self._expected[ask.name], answer)
-        return Outcome(ask.name, ask.kind, started, times[-1], max(pauses), len(times) - 2, error, wrong)
+        return Outcome(request_id, ask.name, ask.kind, started, times[-1], max(pauses), len(times) - 2, error, wrong)
 
 
 async def right_answers(asks: Sequence[Ask], clients: Clients, concurrency: int) -> dict[str, Answer]:

@@ -64,14 +64,15 @@ def _by_kind(outcomes: Sequence[Outcome]) -> Table:
     table = _table("Requests", columns)
     for kind, those in (*sorted(kinds.items()), ("all", list(outcomes))):
         totals = [one.ended_s - one.started_s for one in those]
-        pauses = [one.longest_pause_s for one in those]
+        # Of what comes as a whole, all of it is one pause.
+        pauses = [one.longest_pause_s for one in those if one.num_parts > 1]
         table.add_row(
             kind,
             str(len(those)),
             str(sum(one.error is not None for one in those)),
             str(sum(one.difference is not None for one in those)),
             *(f"{percentile(totals, share):.2f}" for share in (0.5, 0.99)),
-            *(f"{percentile(pauses, share):.2f}" for share in (0.5, 0.99, 1.0)),
+            *(f"{percentile(pauses, share):.2f}" if pauses else "" for share in (0.5, 0.99, 1.0)),
         )
     return table
 
@@ -95,9 +96,8 @@ def _line(outcome: Outcome, faults: Sequence[Fault]) -> str:
     on = faults_during(faults, outcome.started_s, outcome.ended_s)
     meanwhile = ", ".join(f"{fault.kind.value} of {fault.member} ({fault.began_s:.1f} s)" for fault in on)
     what = outcome.error or outcome.difference
-    return (
-        f"{outcome.started_s:.1f}–{outcome.ended_s:.1f} s, {outcome.ask}: {what}; meanwhile: {meanwhile or 'nothing'}"
-    )
+    when = f"{outcome.started_s:.1f}–{outcome.ended_s:.1f} s"
+    return f"{when}, {outcome.ask} ({outcome.request_id}): {what}; meanwhile: {meanwhile or 'nothing'}"
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -61,6 +61,28 @@ async def test_a_wrong_answer_a_failure_and_a_hanging_request_are_told() -> None
     assert (await outcome_of("hanging", timeout_s=-5.0)).error == "no answer after 0 s"
 
 
+async def test_each_request_bears_an_id_of_its_own_to_the_logs() -> None:
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async def asking(clients: Clients, _heard: Heard) -> Answer:
+        await clients.http.get("/")
+        return RIGHT
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Clients(f"http://127.0.0.1:{port}", "127.0.0.1:9", 10.0) as clients:
+        load = Load([], {"asking 0": RIGHT}, clients, rng=random.Random(1))
+        outcomes = [await load.request(Ask("asking", 0, asking)) for _ in range(2)]
+
+    assert [outcome.request_id for outcome in outcomes] == ["chaos-1", "chaos-2"]
+    assert all(b"x-request-id: chaos-%d\r\n" % number in head for number, head in enumerate(heads, 1))
+
+
 async def test_the_load_goes_on_after_failures_until_it_is_told_to_end() -> None:
     load, is_over = load_of("right", "wrong", "failing"), asyncio.Event()
     running = asyncio.create_task(load.run(3, is_over))

@@ -15,9 +15,9 @@ from bench.chaos.report import failures_in_words, percentile, show
 from bench.machine import Machine
 
 MACHINE = Machine(cpu="c", num_cpus=2, cpu_flags=(), memory_gib=1.0, kernel="k", python="3")
-FINE = Outcome("chat 1", "chat", 1.0, 3.0, 0.5, 20)
-FAILED = Outcome("chat 2", "chat", 4.0, 6.0, 2.0, 3, error="UNAVAILABLE: died")
-WRONG = Outcome("Score 0", "Score", 7.0, 8.0, 1.0, 1, difference="output 0: text differ")
+FINE = Outcome("id-1", "chat 1", "chat", 1.0, 3.0, 0.5, 20)
+FAILED = Outcome("id-2", "chat 2", "chat", 4.0, 6.0, 2.0, 3, error="UNAVAILABLE: died")
+WRONG = Outcome("id-3", "Score 0", "Score", 7.0, 8.0, 1.0, 1, difference="output 0: text differ")
 FAULTS = (Fault(FaultKind.KILL, "predictor-1", 3.5, 9.0), Fault(FaultKind.DRAIN, "transformer-0", 20.0, 25.0, 2.5))
 
 
@@ -35,9 +35,9 @@ def record_of(**fields: Any) -> ChaosRecord:
     [
         (
             {"outcomes": (FINE, FAILED)},
-            "failed: 4.0–6.0 s, chat 2: UNAVAILABLE: died; meanwhile: kill -9 of",
+            "failed: 4.0–6.0 s, chat 2 (id-2): UNAVAILABLE: died; meanwhile: kill -9 of",
         ),
-        ({"outcomes": (FINE, WRONG)}, "wrong: 7.0–8.0 s, Score 0: output 0: text differ"),
+        ({"outcomes": (FINE, WRONG)}, "wrong: 7.0–8.0 s, Score 0 (id-3): output 0: text differ"),
         ({"trouble": ("predictor-1 does not come back",)}, "trouble: predictor-1"),
         ({"orphans": ("python -m predictor.llm.worker",)}, "left over: python -m predictor.llm.worker"),
     ],
