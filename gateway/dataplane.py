@@ -20,6 +20,7 @@ from gateway.mirror import MODEL_INFER, Copy, Mirror
 from gateway.stamping import all_as_asked, all_stamped, all_started_as_asked, as_asked, stamp, stamped
 from gateway.traffic import Route
 from mesh import context, generation_stream
+from mesh.balancing import ANY
 from mesh.deployments import is_language_model, versions_of
 from mesh.errors import InvalidInput, NotFound, Unavailable
 from mesh.infer_stream import Feed, Model
@@ -27,11 +28,13 @@ from mesh.model_health import is_ready
 from mesh.oip import open_inference_pb2 as oip
 from mesh.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from mesh.pool import EndpointPool
+from mesh.request_hints import serialized_generation_hint
 from mesh.v1 import explain_pb2
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.explain_pb2_grpc import ExplainServiceStub
 from mesh.v1.registry_pb2 import (
     SERVICE_KIND_EXPLAINER,
+    SERVICE_KIND_PREDICTOR,
     SERVICE_KIND_TRANSFORMER,
     Deployment,
 )
@@ -268,7 +271,11 @@ class Dataplane:
         def at(route: Route) -> AsyncGenerator[generation_stream.Answer, None]:
             name, content = route.deployment.name, stamped(request, route)
             kind = self._pool.first_hop(name)
-            answers = generation_stream.generate(self._pool, kind, name, content, timeout_s, version=route.version)
+            # A transformer holds no prefixes.
+            hint = serialized_generation_hint(content) if kind == SERVICE_KIND_PREDICTOR else ANY
+            answers = generation_stream.generate(
+                self._pool, kind, name, content, timeout_s, version=route.version, hint=hint
+            )
             if route.mirror and self._mirror is not None:
                 return self._mirror.watched(answers, Copy(route, generation_stream.GENERATE, request, []))
             return all_started_as_asked(answers, route)

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mesh.balancing import Request
+from google.protobuf.message import DecodeError
+
+from mesh.balancing import ANY, Request
 from mesh.balancing.prefix import BYTES_PER_TOKEN, hash_text, hash_token_ids
 from mesh.v1 import language_model_pb2 as lm
 
 # What an output is reckoned at when its request sets no limit.
 USUAL_OUTPUT_TOKENS = 256
+# Reading this much takes about a millisecond.
+MAX_READ_BYTES = 1 << 20
 
 
 def generation_hint(request: lm.GenerateRequest) -> Request:
     """Of a request to generate."""
     return Request(_prefix(request, _salt(request)), cost=estimated_tokens(request), priority=request.priority or None)
+
+
+def serialized_generation_hint(request: bytes) -> Request:
+    """Of a GenerateRequest that passes as bytes; of one too large to be read in passing, and of no message, nothing."""
+    if len(request) > MAX_READ_BYTES:
+        return Request(cost=len(request) / BYTES_PER_TOKEN)
+    try:
+        return generation_hint(lm.GenerateRequest.FromString(request))
+    except DecodeError:
+        return ANY
 
 
 def scoring_hint(request: lm.ScoreRequest) -> Request:

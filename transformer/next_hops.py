@@ -14,7 +14,7 @@ import grpc.aio
 from mesh import context, generation_stream
 from mesh.infer_stream import Feed, Model
 from mesh.pool import EndpointPool
-from mesh.request_hints import scoring_hint
+from mesh.request_hints import generation_hint, scoring_hint
 from mesh.v1 import explain_pb2
 from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.explain_pb2_grpc import ExplainServiceStub
@@ -60,6 +60,7 @@ class NextHops:
             request.SerializeToString(),
             self._timeout_s,
             version=request.model_version,
+            hint=generation_hint(request),
         )
         async with aclosing(answers):
             async for response, _ in answers:

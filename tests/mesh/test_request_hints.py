@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from mesh.request_hints import USUAL_OUTPUT_TOKENS, estimated_tokens, generation_hint, scoring_hint
+from mesh.balancing import ANY
+from mesh.request_hints import (
+    MAX_READ_BYTES,
+    USUAL_OUTPUT_TOKENS,
+    estimated_tokens,
+    generation_hint,
+    scoring_hint,
+    serialized_generation_hint,
+)
 from mesh.v1 import language_model_pb2 as lm
 
 TEXT = "You are a helpful assistant. " * 100
@@ -54,6 +62,15 @@ def test_tokens_are_reckoned_from_prompt_and_limit_for_each_output() -> None:
     assert estimated_tokens(lm.GenerateRequest()) == 1 + USUAL_OUTPUT_TOKENS
     assert estimated_tokens(said(TEXT)) >= 1 + len(TEXT) / 4 + USUAL_OUTPUT_TOKENS
     assert estimated_tokens(lm.GenerateRequest(sampling=lm.SamplingParameters(max_tokens=-5, n=-3))) == 1
+
+
+def test_bytes_say_the_same_while_they_are_few_and_a_message() -> None:
+    request = lm.GenerateRequest(text=TEXT)
+
+    assert serialized_generation_hint(request.SerializeToString()) == generation_hint(request)
+    large = serialized_generation_hint(lm.GenerateRequest(text="x" * MAX_READ_BYTES).SerializeToString())
+    assert (large.prefix, large.cost > MAX_READ_BYTES / 4) == ((), True)
+    assert serialized_generation_hint(b"\xff\xff") is ANY
 
 
 def test_nothing_in_a_request_makes_it_raise() -> None:
