@@ -61,6 +61,7 @@ METHODS = (
     Method(LANGUAGE_MODEL + "Generate", lm.GenerateRequest, is_prediction=True, is_streamed=True),
     Method(LANGUAGE_MODEL + "Score", lm.ScoreRequest),
     Method(LANGUAGE_MODEL + "Tokenize", lm.TokenizeRequest),
+    Method(LANGUAGE_MODEL + "Detokenize", lm.DetokenizeRequest),
     Method(LANGUAGE_MODEL + "DescribeModel", lm.DescribeModelRequest),
 )
 

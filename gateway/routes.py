@@ -11,10 +11,12 @@ from starlette.routing import Route
 from gateway.dataplane import Dataplane
 from gateway.openapi.pages import PageRoutes
 from gateway.repository import RepositoryControl
+from gateway.rest.anthropic import AnthropicRoutes
 from gateway.rest.openai import OpenAIRoutes
 from gateway.rest.openai_embeddings import EmbeddingRoutes
 from gateway.rest.rerank import RerankRoutes
 from gateway.rest.sse import exchange_of
+from gateway.rest.token_ids import TokenRoutes
 from gateway.rest.v1 import V1Routes
 from gateway.rest.v2 import V2Routes
 from gateway.rest.v2_generate import V2GenerateRoutes
@@ -27,11 +29,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Route]:
     """The routes, the ones that requests take most often first."""
     openai, v1 = OpenAIRoutes(dataplane), V1Routes(dataplane)
-    pages = PageRoutes()
+    anthropic, tokens, pages = AnthropicRoutes(dataplane), TokenRoutes(dataplane), PageRoutes()
     v2, v2_infer, v2_generate = V2Routes(dataplane, repository), V2InferRoutes(dataplane), V2GenerateRoutes(dataplane)
     return [
         _post("/v1/chat/completions", _prediction(openai.chat_completions)),
         _post("/v1/completions", _prediction(openai.completions)),
+        _post("/v1/messages", _prediction(anthropic.messages)),
+        _post("/v1/messages/count_tokens", anthropic.count_tokens),
         _post("/v1/embeddings", _prediction(EmbeddingRoutes(dataplane).embeddings)),
         # vLLM's three names of it: Jina's, Cohere's, and the one without a version.
         *(_post(path, _prediction(RerankRoutes(dataplane).rerank)) for path in ("/v1/rerank", "/v2/rerank", "/rerank")),
@@ -40,6 +44,8 @@ def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Ro
         *_of_model("POST", "/generate_stream", _prediction(v2_generate.generate_stream)),
         _post("/v1/models/{model}:predict", _prediction(v1.predict)),
         _post("/v1/models/{model}:explain", _prediction(v1.explain)),
+        _post("/tokenize", tokens.tokenize),
+        _post("/detokenize", tokens.detokenize),
         _get("/v1/models", openai.list_models),
         _get("/v1/models/{model}", openai.get_model),
         _get("/v2", v2.metadata),

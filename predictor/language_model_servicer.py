@@ -31,7 +31,7 @@ MAX_SCORE_ITEMS = 1024
 MAX_RUNNING_SCORES = 64
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Request = lm.GenerateRequest | lm.ScoreRequest | lm.TokenizeRequest | lm.DescribeModelRequest
+Request = lm.GenerateRequest | lm.ScoreRequest | lm.TokenizeRequest | lm.DetokenizeRequest | lm.DescribeModelRequest
 
 
 class LanguageModelServicer(lm_grpc.LanguageModelServicer):
@@ -81,6 +81,10 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
     async def Tokenize(self, request: lm.TokenizeRequest, context: Context) -> lm.TokenizeResponse:
         async with self._hold(request) as (_, runtime):
             return lm.TokenizeResponse(token_ids=await _prompt(runtime, request.WhichOneof("input"), request, "input"))
+
+    async def Detokenize(self, request: lm.DetokenizeRequest, context: Context) -> lm.DetokenizeResponse:
+        async with self._hold(request) as (_, runtime):
+            return lm.DetokenizeResponse(text=await asyncio.to_thread(runtime.decode, list(request.token_ids)))
 
     async def DescribeModel(self, request: lm.DescribeModelRequest, context: Context) -> lm.DescribeModelResponse:
         async with self._hold(request) as (model, runtime):

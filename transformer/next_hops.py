@@ -83,6 +83,13 @@ class NextHops:
             version=request.model_version,
         )
 
+    async def detokenize(self, request: lm.DetokenizeRequest) -> lm.DetokenizeResponse:
+        return await self._pool.unary(
+            SERVICE_KIND_PREDICTOR,
+            self._known(request),
+            lambda channel: LanguageModelStub(channel).Detokenize(request, timeout=self._timeout_s()),
+        )
+
     async def explain(self, request: explain_pb2.ExplainRequest) -> explain_pb2.ExplainResponse:
         return await self._pool.unary(
             SERVICE_KIND_EXPLAINER,

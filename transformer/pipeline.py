@@ -72,6 +72,9 @@ class Pipeline:
             request.text = prompt.text
         return await self._next_hops.tokenize(request)
 
+    async def detokenize(self, request: lm.DetokenizeRequest) -> lm.DetokenizeResponse:
+        return await self._next_hops.detokenize(request)
+
     async def describe(self, request: lm.DescribeModelRequest) -> lm.DescribeModelResponse:
         return await self._next_hops.describe(request)
 

@@ -36,6 +36,13 @@ class TransformerLanguageModel(LanguageModelServicer):
     ) -> lm.TokenizeResponse:
         return await self._pipeline.tokenize(request)
 
+    async def Detokenize(
+        self,
+        request: lm.DetokenizeRequest,
+        context: grpc.aio.ServicerContext[lm.DetokenizeRequest, lm.DetokenizeResponse],
+    ) -> lm.DetokenizeResponse:
+        return await self._pipeline.detokenize(request)
+
     async def DescribeModel(
         self,
         request: lm.DescribeModelRequest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.edge import MAX_TIMEOUT_S, TIMEOUT_HEADER
-from gateway.openapi import openai, v1, v2
+from gateway.openapi import anthropic, openai, requests, v1, v2
 from gateway.openapi.operation import STRING, Operation, Schema
 from gateway.rest.v2_binary import HEADER
 from mesh import context
@@ -26,6 +26,20 @@ _ERRORS: dict[str, Schema] = {
             }
         },
         "required": ["error"],
+        "additionalProperties": False,
+    },
+    "AnthropicError": {
+        "type": "object",
+        "properties": {
+            "type": {"const": "error"},
+            "error": {
+                "type": "object",
+                "properties": {"type": STRING, "message": STRING},
+                "required": ["type", "message"],
+            },
+            "request_id": {"type": ["string", "null"]},
+        },
+        "required": ["type", "error", "request_id"],
         "additionalProperties": False,
     },
 }
@@ -53,7 +67,7 @@ _PARAMETERS: dict[str, Schema] = {
 
 def operations() -> list[Operation]:
     """All rows, in the order in which the page shows them."""
-    return [*openai.operations(), *v2.operations(), *v1.operations()]
+    return [*openai.operations(), *anthropic.operations(), *v2.operations(), *v1.operations()]
 
 
 def build_document() -> Schema:
@@ -66,12 +80,12 @@ def build_document() -> Schema:
         "info": {
             "title": "MeshServe",
             "version": software_version(),
-            "summary": "Models by the Open Inference Protocol, V1 and OpenAI's API.",
+            "summary": "Models by the Open Inference Protocol, V1, and the APIs of OpenAI and Anthropic.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
         "components": {
-            "schemas": _ERRORS | v2.SCHEMAS | v1.SCHEMAS | openai.schemas(),
+            "schemas": _ERRORS | v2.SCHEMAS | v1.SCHEMAS | requests.schemas() | openai.schemas() | anthropic.SCHEMAS,
             "parameters": _PARAMETERS,
         },
     }

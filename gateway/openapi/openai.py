@@ -1,4 +1,4 @@
-"""OpenAI's rows and bodies. What requests hold is made of the models that check them."""
+"""OpenAI's rows and bodies, and those that vLLM has beside them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from gateway.openapi.operation import STRING, Operation, Schema, example_of
+from gateway.openapi.requests import body_of
 from gateway.rest.openai_embeddings import EmbeddingRequest
 from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest
 from gateway.rest.rerank import RerankRequest
+from gateway.rest.token_ids import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 
 TAG = "OpenAI"
 
-REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, EmbeddingRequest, RerankRequest)
-
-_NUMBER_OR_NULL: Schema = {"type": ["integer", "null"]}
 _USAGE: Schema = {
     "type": "object",
     "properties": {"prompt_tokens": {"type": "integer"}, "completion_tokens": {"type": "integer"}},
@@ -70,6 +68,17 @@ _RERANKING: Schema = {
     },
     "required": ["id", "model", "usage", "results"],
 }
+_TOKEN_IDS: Schema = {
+    "type": "object",
+    "properties": {
+        "count": {"type": "integer"},
+        "max_model_len": {"type": "integer"},
+        "tokens": {"type": "array", "items": {"type": "integer"}},
+        "token_strs": {"type": "null"},
+    },
+    "required": ["count", "max_model_len", "tokens", "token_strs"],
+}
+_DETOKENIZED: Schema = {"type": "object", "properties": {"prompt": STRING}, "required": ["prompt"]}
 _MODEL: Schema = {
     "type": "object",
     "properties": {
@@ -110,7 +119,7 @@ def _completion(kind: str, choice: Schema, *required: str) -> Schema:
 
 
 def schemas() -> dict[str, Schema]:
-    """Bodies of requests and answers, by name."""
+    """Bodies of answers, by name."""
     message = {
         "type": "object",
         "properties": {"role": {"const": "assistant"}, "content": {"type": ["string", "null"]}},
@@ -118,11 +127,12 @@ def schemas() -> dict[str, Schema]:
     }
     ready = {"properties": {"name": STRING, "ready": {"type": "boolean"}}, "required": ["name", "ready"]}
     return {
-        **_of_requests(),
         "ChatCompletion": _completion("chat.completion", {"message": message}, "message"),
         "Completion": _completion("text_completion", {"text": STRING}, "text"),
         "Embeddings": _EMBEDDINGS,
         "Reranking": _RERANKING,
+        "TokenIds": _TOKEN_IDS,
+        "Detokenized": _DETOKENIZED,
         "Model": _MODEL,
         "ModelAndReadiness": {"allOf": [{"$ref": "#/components/schemas/Model"}, ready]},
         "ModelList": {
@@ -152,6 +162,7 @@ def operations() -> Iterator[Operation]:
     yield _posted("/v1/chat/completions", "Answer a conversation", "ChatCompletion", ChatCompletionRequest, chat)
     yield _posted("/v1/completions", "Continue a text", "Completion", CompletionRequest, text)
     yield from _of_texts()
+    yield from _of_tokens()
     form: Schema = {
         "name": "format",
         "in": "query",
@@ -173,17 +184,19 @@ def _of_texts() -> Iterator[Operation]:
         yield _posted(path, summary, "Reranking", RerankRequest, question, may_stream=False)
 
 
+def _of_tokens() -> Iterator[Operation]:
+    kinds = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in (TokenizeTextRequest, TokenizeChatRequest)]
+    body = example_of({"anyOf": kinds}, {"model": "smollm2", "prompt": "Paris is in France."})
+    ids = {"$ref": "#/components/schemas/TokenIds"}
+    yield Operation("POST", "/tokenize", TAG, "Token ids of a text or a conversation", ids, body, more=(404, 501))
+    example = {"model": "smollm2", "tokens": [504, 3575]}
+    summary = "The text of token ids"
+    yield _posted("/detokenize", summary, "Detokenized", DetokenizeRequest, example, may_stream=False)
+
+
 def _posted(
     path: str, summary: str, answer: str, request: type[BaseModel], example: dict[str, Any], *, may_stream: bool = True
 ) -> Operation:
-    body = example_of({"$ref": f"#/components/schemas/{request.__name__}"}, example)
+    body = body_of(request, example)
     schema = {"$ref": f"#/components/schemas/{answer}"}
     return Operation("POST", path, TAG, summary, schema, body, may_stream=may_stream, more=(404, 501))
-
-
-def _of_requests() -> dict[str, Schema]:
-    _, made = models_json_schema(
-        [(request, "validation") for request in REQUESTS], ref_template="#/components/schemas/{model}"
-    )
-    found: dict[str, Schema] = made["$defs"]
-    return found

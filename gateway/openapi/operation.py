@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.rest.errors import OPENAI, protocol_of
+from gateway.rest.errors import ANTHROPIC, OPENAI, protocol_of
 from gateway.rest.v2_binary import HEADER
 
 # JSON Schema, and parts of an OpenAPI document.
@@ -15,6 +15,7 @@ Schema = dict[str, Any]
 JSON = "application/json"
 BINARY = "application/octet-stream"
 EVENTS = "text/event-stream"
+_ERROR_FORMS = {OPENAI: "OpenAIError", ANTHROPIC: "AnthropicError"}
 STRING: Schema = {"type": "string"}
 
 # May come of any request: a wrong timeout header, too many requests, a fault, no replica, no time left.
@@ -88,7 +89,7 @@ class Operation:
         return described
 
     def _responses(self, has_parts: bool) -> Schema:
-        form = "OpenAIError" if protocol_of(self.path) == OPENAI else "Error"
+        form = _ERROR_FORMS.get(protocol_of(self.path), "Error")
         statuses = {*_ANYWHERE, *self.more, *(_OF_A_MODEL if has_parts else ()), *(_WITH_BODY if self.body else ())}
         responses = {str(status): _error(status, form) for status in sorted(statuses)}
         if self.not_ready is not None:

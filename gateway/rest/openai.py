@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
-from opentelemetry import trace
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +21,7 @@ from gateway.exchange import Exchange
 from gateway.rest import bodies, sse
 from gateway.rest.bodies import Json, json_response
 from gateway.rest.errors import V1, protocol_of
+from gateway.rest.genai_span import PROVIDER, annotate_request, annotate_response
 from gateway.rest.openai_choices import Choice, Choices
 from gateway.rest.openai_chunks import Bodies, ChatBodies, TextBodies
 from gateway.rest.openai_requests import AnswerForm, ChatCompletionRequest, CompletionRequest, parse_request
@@ -31,8 +31,6 @@ from mesh.v1 import language_model_pb2 as lm
 from mesh.v1.registry_pb2 import Deployment
 
 T = TypeVar("T")
-
-OWNER = "meshserve"
 
 AnyRequest = ChatCompletionRequest | CompletionRequest
 # (number of the prompt, message about one of its outputs)
@@ -77,13 +75,13 @@ class OpenAIRoutes:
         return json_response(self._model(deployment) | {"name": name, "ready": self._dataplane.is_ready(name)})
 
     def _model(self, deployment: Deployment) -> dict[str, Json]:
-        return {"id": deployment.name, "object": "model", "created": self._started, "owned_by": OWNER}
+        return {"id": deployment.name, "object": "model", "created": self._started, "owned_by": PROVIDER}
 
     async def _complete(
         self, asked: AnyRequest, requests: list[lm.GenerateRequest], envelope: Bodies, exchange: Exchange
     ) -> Response:
         deployment = self._dataplane.language_model(asked.model, exchange)
-        _annotate_request(deployment.name, envelope)
+        annotate_request("chat" if isinstance(envelope, ChatBodies) else "text_completion", deployment.name)
         choices = Choices(len(requests), asked.form())
         generations = [self._dataplane.generate(request, exchange) for request in requests]
         messages = _in_clients_words(merged(generations), asked)
@@ -139,18 +137,7 @@ async def _in_clients_words(messages: Messages, asked: AnyRequest) -> Messages:
         raise
 
 
-def _annotate_request(model: str, envelope: Bodies) -> None:
-    """GenAI attributes of OpenTelemetry's semantic conventions."""
-    span = trace.get_current_span()
-    span.set_attribute("gen_ai.operation.name", "chat" if isinstance(envelope, ChatBodies) else "text_completion")
-    span.set_attribute("gen_ai.provider.name", OWNER)
-    span.set_attribute("gen_ai.request.model", model)
-
-
 def _annotate_response(choices: Choices) -> None:
-    span = trace.get_current_span()
     usage = choices.usage()
-    span.set_attribute("gen_ai.usage.input_tokens", usage["prompt_tokens"])
-    span.set_attribute("gen_ai.usage.output_tokens", usage["completion_tokens"])
     reasons = [choice.finish_reason for choice in choices.all if choice.finish_reason]
-    span.set_attribute("gen_ai.response.finish_reasons", reasons)
+    annotate_response(usage["prompt_tokens"], usage["completion_tokens"], reasons)

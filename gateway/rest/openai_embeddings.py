@@ -20,7 +20,7 @@ from starlette.responses import Response
 from gateway.dataplane import Dataplane
 from gateway.rest import bodies, openai_not_served, sse
 from gateway.rest.bodies import Json
-from gateway.rest.openai import OWNER
+from gateway.rest.genai_span import PROVIDER
 from gateway.rest.text_tasks import TextAnswer, TextTask, run_text_task
 from gateway.rest.validation import Strict, validated
 from mesh.errors import InvalidInput
@@ -134,7 +134,7 @@ def _annotate(asked: EmbeddingRequest, answer: TextAnswer, num_dimensions: int) 
     """GenAI attributes of OpenTelemetry's semantic conventions."""
     span = trace.get_current_span()
     span.set_attribute("gen_ai.operation.name", "embeddings")
-    span.set_attribute("gen_ai.provider.name", OWNER)
+    span.set_attribute("gen_ai.provider.name", PROVIDER)
     span.set_attribute("gen_ai.request.model", asked.model)
     span.set_attribute("gen_ai.embeddings.dimension.count", num_dimensions)
     span.set_attribute("gen_ai.usage.input_tokens", answer.num_tokens)

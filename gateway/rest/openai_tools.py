@@ -6,6 +6,7 @@ parameters say is the predictor's to check. Reference: the OpenAI API's "Functio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -22,7 +23,8 @@ MAX_TOOLS_BYTES = 256 * 1024
 MAX_CALLS = 128
 MAX_CALLS_BYTES = 1024 * 1024
 
-_FUNCTION = "function:"
+# In mesh.v1.ChatMessages, before the name of the one function that must be called.
+NAMED = "function:"
 
 FunctionName = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 CallId = Annotated[str, Field(min_length=1, max_length=256)]
@@ -75,7 +77,7 @@ def _choice(value: Json) -> Json:
     named = value.get("function") if isinstance(value, dict) and value.get("type") == "function" else None
     name = named.get("name") if isinstance(named, dict) else None
     if isinstance(name, str):
-        return _FUNCTION + name
+        return NAMED + name
     form = '{"type": "function", "function": {"name": …}}'
     raise PydanticCustomError("tool_choice", "it must be 'none', 'auto', 'required' or {form}", {"form": form})
 
@@ -110,23 +112,29 @@ class ToolFields(Strict):
 
     def add_tools(self, messages: lm.ChatMessages) -> None:
         """Add the tools to a conversation. Raises InvalidInput."""
-        if not self.tools:
-            if self.tool_choice not in (None, "none"):
-                raise InvalidInput("'tool_choice' is only allowed when 'tools' are given", field="tool_choice")
-            return
-        self._check_names([tool.function.name for tool in self.tools])
-        messages.tools_json = bounded_json([tool.to_json() for tool in self.tools], "tools", MAX_TOOLS_BYTES)
-        messages.tool_choice = self.tool_choice or ""
+        offer(messages, [tool.to_json() for tool in self.tools or ()], self.tool_choice, "tools[{}].function.name")
 
-    def _check_names(self, names: list[str]) -> None:
-        seen: set[str] = set()
-        for index, name in enumerate(names):
-            if name in seen:
-                raise InvalidInput(f"two tools have the name '{name}'", field=f"tools[{index}].function.name")
-            seen.add(name)
-        choice = self.tool_choice or ""
-        if choice.startswith(_FUNCTION) and choice.removeprefix(_FUNCTION) not in seen:
-            named = choice.removeprefix(_FUNCTION)[:64]
-            raise InvalidInput(
-                f"'tool_choice' names the function {named!a}, which is not in 'tools'", field="tool_choice"
-            )
+
+def offer(messages: lm.ChatMessages, tools: Sequence[dict[str, Json]], choice: str | None, name_field: str) -> None:
+    """Add tools, as OpenAI's objects, to a conversation. Raises InvalidInput.
+
+    choice: the word of mesh.v1.ChatMessages. name_field: where the client wrote the name of tool {}.
+    """
+    if not tools:
+        if choice not in (None, "none"):
+            raise InvalidInput("'tool_choice' is only allowed when 'tools' are given", field="tool_choice")
+        return
+    _check_names([tool["function"]["name"] for tool in tools], choice or "", name_field)
+    messages.tools_json = bounded_json(tools, "tools", MAX_TOOLS_BYTES)
+    messages.tool_choice = choice or ""
+
+
+def _check_names(names: list[str], choice: str, name_field: str) -> None:
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name in seen:
+            raise InvalidInput(f"two tools have the name '{name}'", field=name_field.format(index))
+        seen.add(name)
+    if choice.startswith(NAMED) and choice.removeprefix(NAMED) not in seen:
+        named = choice.removeprefix(NAMED)[:64]
+        raise InvalidInput(f"'tool_choice' names the function {named!a}, which is not in 'tools'", field="tool_choice")

@@ -6,7 +6,7 @@ fails later becomes an event in the protocol's own form, and ends the stream.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import orjson
@@ -36,19 +36,35 @@ def event(value: Json) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-async def stream_events(events: AsyncGenerator[bytes, None], exchange: Exchange) -> Response:
-    """A response of `events`, once the first is there. Raises what `events` raises before it."""
+def named_event(value: Mapping[str, Json]) -> bytes:
+    """As `event`, with the value's `type` as the name of the event."""
+    return f"event: {value['type']}\n".encode() + event(value)
+
+
+async def stream_events(
+    events: AsyncGenerator[bytes, None], exchange: Exchange, last_event: Callable[[MeshError], bytes] | None = None
+) -> Response:
+    """A response of `events`, once the first is there. Raises what `events` raises before it.
+
+    last_event: what tells the client of a failure after that, if it is not the error's body alone.
+    """
     try:
         first = await anext(events)
     except StopAsyncIteration:
         first = b""
-    return EventStream(first, events, exchange)
+    return EventStream(first, events, exchange, last_event)
 
 
 class EventStream(Response):
     """Sends events as they come; a client that reads slowly slows their source."""
 
-    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], exchange: Exchange) -> None:
+    def __init__(
+        self,
+        first: bytes,
+        events: AsyncGenerator[bytes, None],
+        exchange: Exchange,
+        last_event: Callable[[MeshError], bytes] | None = None,
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.media_type = "text/event-stream"
@@ -59,6 +75,7 @@ class EventStream(Response):
         self._first = first
         self._events = events
         self._exchange = exchange
+        self._last_event = last_event or self._error_event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -69,14 +86,17 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except Exception as error:
                 # The status is out: here is the last place that can tell the client.
-                await send({"type": "http.response.body", "body": self._last_event(error), "more_body": True})
+                await send({"type": "http.response.body", "body": self._end_with(error), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _last_event(self, error: Exception) -> bytes:
+    def _end_with(self, error: Exception) -> bytes:
         self._exchange.fail(error)
         if not isinstance(error, MeshError):
             log.error("stream_failed", route=self._exchange.route, exc_info=error)
             error = Internal(f"internal error; the logs have it under request id {self._exchange.request_id}")
+        return self._last_event(error)
+
+    def _error_event(self, error: MeshError) -> bytes:
         return event(error_body(self._exchange.protocol, error))
 
 

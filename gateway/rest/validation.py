@@ -22,6 +22,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
+def tag_of_type(value: Any) -> str:  # Any: JSON
+    """For unions of objects that are told apart by their `type`: the tag of the member; no member's if it is none."""
+    return f"#{value.get('type')}" if isinstance(value, dict) else "#"
+
+
+def tag_of_text(value: Any) -> str:  # Any: JSON
+    """For what may be a text, or a list of parts: "#text" or "#parts"."""
+    return "#text" if isinstance(value, str) else "#parts"
+
+
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -42,7 +52,9 @@ def _sentence(complaints: list[ErrorDetails], field_names: frozenset[str]) -> In
     if first["type"] == "missing":
         return InvalidInput(f"'{path}' is required", field=path)
     if first["type"] == "extra_forbidden":
-        return InvalidInput(f"'{path}' has no field {str(first['loc'][-1])[:64]!a}", field=path)
+        owner = _path(first["loc"][:-1], field_names)
+        whose = f"'{owner}'" if owner else "the request"
+        return InvalidInput(f"{whose} has no field {str(first['loc'][-1])[:64]!a}", field=owner or None)
     if first["type"] == "literal_error" and ".content[" in path:
         return InvalidInput(f"'{path}' is wrong: only parts of type 'text' are served yet", field=path)
     return InvalidInput(f"'{path}' is wrong: {complaint}", field=path)

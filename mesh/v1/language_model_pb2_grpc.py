@@ -50,6 +50,11 @@ class LanguageModelStub(object):
                 request_serializer=mesh_dot_v1_dot_language__model__pb2.TokenizeRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_language__model__pb2.TokenizeResponse.FromString,
                 _registered_method=True)
+        self.Detokenize = channel.unary_unary(
+                '/mesh.v1.LanguageModel/Detokenize',
+                request_serializer=mesh_dot_v1_dot_language__model__pb2.DetokenizeRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_language__model__pb2.DetokenizeResponse.FromString,
+                _registered_method=True)
         self.DescribeModel = channel.unary_unary(
                 '/mesh.v1.LanguageModel/DescribeModel',
                 request_serializer=mesh_dot_v1_dot_language__model__pb2.DescribeModelRequest.SerializeToString,
@@ -82,6 +87,13 @@ class LanguageModelServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Detokenize(self, request, context):
+        """The text of token ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeModel(self, request, context):
         """What a caller must know to prepare prompts: chat template, special tokens, context length.
         """
@@ -106,6 +118,11 @@ def add_LanguageModelServicer_to_server(servicer, server):
                     servicer.Tokenize,
                     request_deserializer=mesh_dot_v1_dot_language__model__pb2.TokenizeRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_language__model__pb2.TokenizeResponse.SerializeToString,
+            ),
+            'Detokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detokenize,
+                    request_deserializer=mesh_dot_v1_dot_language__model__pb2.DetokenizeRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_language__model__pb2.DetokenizeResponse.SerializeToString,
             ),
             'DescribeModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeModel,
@@ -195,6 +212,33 @@ class LanguageModel(object):
             '/mesh.v1.LanguageModel/Tokenize',
             mesh_dot_v1_dot_language__model__pb2.TokenizeRequest.SerializeToString,
             mesh_dot_v1_dot_language__model__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.v1.LanguageModel/Detokenize',
+            mesh_dot_v1_dot_language__model__pb2.DetokenizeRequest.SerializeToString,
+            mesh_dot_v1_dot_language__model__pb2.DetokenizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

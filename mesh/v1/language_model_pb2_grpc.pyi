@@ -42,6 +42,8 @@ class LanguageModelStub:
     """Log-probabilities of given continuations."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_language_model_pb2.TokenizeRequest, _language_model_pb2.TokenizeResponse]
     """Token ids of a text or of rendered chat messages."""
+    Detokenize: _grpc.UnaryUnaryMultiCallable[_language_model_pb2.DetokenizeRequest, _language_model_pb2.DetokenizeResponse]
+    """The text of token ids."""
     DescribeModel: _grpc.UnaryUnaryMultiCallable[_language_model_pb2.DescribeModelRequest, _language_model_pb2.DescribeModelResponse]
     """What a caller must know to prepare prompts: chat template, special tokens, context length."""
 
@@ -56,6 +58,8 @@ class LanguageModelAsyncStub(LanguageModelStub):
     """Log-probabilities of given continuations."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_language_model_pb2.TokenizeRequest, _language_model_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Token ids of a text or of rendered chat messages."""
+    Detokenize: _aio.UnaryUnaryMultiCallable[_language_model_pb2.DetokenizeRequest, _language_model_pb2.DetokenizeResponse]  # type: ignore[assignment]
+    """The text of token ids."""
     DescribeModel: _aio.UnaryUnaryMultiCallable[_language_model_pb2.DescribeModelRequest, _language_model_pb2.DescribeModelResponse]  # type: ignore[assignment]
     """What a caller must know to prepare prompts: chat template, special tokens, context length."""
 
@@ -85,6 +89,14 @@ class LanguageModelServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_language_model_pb2.TokenizeResponse, _abc.Awaitable[_language_model_pb2.TokenizeResponse]]:
         """Token ids of a text or of rendered chat messages."""
+
+    @_abc_1.abstractmethod
+    def Detokenize(
+        self,
+        request: _language_model_pb2.DetokenizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_language_model_pb2.DetokenizeResponse, _abc.Awaitable[_language_model_pb2.DetokenizeResponse]]:
+        """The text of token ids."""
 
     @_abc_1.abstractmethod
     def DescribeModel(

@@ -29,6 +29,7 @@ class FakeLanguageModel(LanguageModelServicer):
 
     words: tuple[str, ...] = ("Hello", " wörld", "!")
     requests: list[lm.GenerateRequest] = field(default_factory=list)
+    tokenized: list[lm.TokenizeRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,10 +95,16 @@ class FakeLanguageModel(LanguageModelServicer):
         return lm.ScoreResponse(model_name=request.model_name, model_version="1")
 
     async def Tokenize(self, request: lm.TokenizeRequest, context: Context) -> lm.TokenizeResponse:
+        self.tokenized.append(request)
         return lm.TokenizeResponse(token_ids=[1, 2, 3])
 
+    async def Detokenize(self, request: lm.DetokenizeRequest, context: Context) -> lm.DetokenizeResponse:
+        return lm.DetokenizeResponse(text=" ".join(str(token_id) for token_id in request.token_ids))
+
     async def DescribeModel(self, request: lm.DescribeModelRequest, context: Context) -> lm.DescribeModelResponse:
-        return lm.DescribeModelResponse(model_name=request.model_name, model_version="1", vocab_size=9)
+        return lm.DescribeModelResponse(
+            model_name=request.model_name, model_version="1", vocab_size=9, max_context_tokens=64
+        )
 
 
 def _refuse(request: lm.GenerateRequest, text: str) -> None:

@@ -338,6 +338,14 @@ async def test_a_bad_score_request_names_the_item(items: list[lm.ScoreRequest.It
     assert sentence in (refusal.value.details() or "")
 
 
+async def test_detokenize_gives_the_text_back() -> None:
+    async with serving() as served:
+        answer = await served.stub.Detokenize(lm.DetokenizeRequest(model_name="echo", token_ids=[104, 105]))
+        nothing = await served.stub.Detokenize(lm.DetokenizeRequest(model_name="echo"))
+
+    assert (answer.text, nothing.text) == ("hi", "")
+
+
 async def test_tokenize_and_describe() -> None:
     async with serving() as served:
         tokens = await served.stub.Tokenize(lm.TokenizeRequest(model_name="echo", text="hi"))

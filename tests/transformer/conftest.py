@@ -115,6 +115,10 @@ class EchoPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
         self._note(request, context)
         return lm.TokenizeResponse(token_ids=[len(request.text)])
 
+    async def Detokenize(self, request: lm.DetokenizeRequest, context: Any) -> lm.DetokenizeResponse:
+        self._note(request, context)
+        return lm.DetokenizeResponse(text=str(list(request.token_ids)))
+
     async def ModelReady(self, request: oip.ModelReadyRequest, context: Any) -> oip.ModelReadyResponse:
         return oip.ModelReadyResponse(ready=True)
 

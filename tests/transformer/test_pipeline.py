@@ -84,6 +84,12 @@ async def test_tokenize_renders_messages(rig: Any) -> None:
     assert list(response.token_ids) == [len(rendered("Hi"))]
 
 
+async def test_detokenize_passes_through(rig: Any) -> None:
+    response = await LanguageModelStub(rig.channel).Detokenize(lm.DetokenizeRequest(model_name="llm", token_ids=[1, 2]))
+
+    assert response.text == "[1, 2]"
+
+
 async def test_describe_passes_through(rig: Any) -> None:
     response = await LanguageModelStub(rig.channel).DescribeModel(lm.DescribeModelRequest(model_name="llm"))
 

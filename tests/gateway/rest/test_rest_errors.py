@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.rest.errors import OPENAI, V1, V2, error_body, error_response, protocol_of
+from gateway.rest.errors import ANTHROPIC, OPENAI, V1, V2, error_body, error_response, protocol_of
 from mesh import errors
 from mesh.errors import MeshError
 
@@ -35,7 +35,7 @@ def test_bodies_are_the_golden_ones() -> None:
     """The file has an error a line; delete it to have it written anew, and read the difference."""
     lines = b""
     for error in ERRORS:
-        for protocol in (V2, OPENAI):
+        for protocol in (V2, OPENAI, ANTHROPIC):
             response = error_response(protocol, error)
             seen = {
                 "error": type(error).__name__,
@@ -57,6 +57,10 @@ def test_bodies_are_the_golden_ones() -> None:
         ("/v1/chat/completions", OPENAI),
         ("/v1/models/iris", OPENAI),
         ("/v1/nowhere", OPENAI),
+        ("/v1/messages", ANTHROPIC),
+        ("/v1/messages/count_tokens", ANTHROPIC),
+        ("/v1/messages_of_another", OPENAI),
+        ("/tokenize", OPENAI),
         ("/v1/models/iris:predict", V1),
         ("/v1/models/iris:explain", V1),
         ("/v2/models/iris/infer", V2),

@@ -44,6 +44,10 @@ async def test_events_are_sent_as_they_are_and_the_stream_ends() -> None:
     assert [body["more_body"] for body in bodies] == [True, True, False]
 
 
+async def test_named_event_has_its_type_as_its_name() -> None:
+    assert sse.named_event({"type": "ping"}) == b'event: ping\ndata: {"type":"ping"}\n\n'
+
+
 async def test_failure_before_the_first_event_is_no_stream() -> None:
     async def events() -> AsyncGenerator[bytes, None]:
         raise PromptTooLong("too long")
