@@ -15,6 +15,7 @@ from gateway.rest.anthropic import AnthropicRoutes
 from gateway.rest.openai import OpenAIRoutes
 from gateway.rest.openai_embeddings import EmbeddingRoutes
 from gateway.rest.rerank import RerankRoutes
+from gateway.rest.responses import ResponsesRoutes
 from gateway.rest.sse import exchange_of
 from gateway.rest.token_ids import TokenRoutes
 from gateway.rest.v1 import V1Routes
@@ -34,6 +35,7 @@ def build_routes(dataplane: Dataplane, repository: RepositoryControl) -> list[Ro
     return [
         _post("/v1/chat/completions", _prediction(openai.chat_completions)),
         _post("/v1/completions", _prediction(openai.completions)),
+        _post("/v1/responses", _prediction(ResponsesRoutes(dataplane).create)),
         _post("/v1/messages", _prediction(anthropic.messages)),
         _post("/v1/messages/count_tokens", anthropic.count_tokens),
         _post("/v1/embeddings", _prediction(EmbeddingRoutes(dataplane).embeddings)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.edge import MAX_TIMEOUT_S, TIMEOUT_HEADER
-from gateway.openapi import anthropic, openai, requests, v1, v2
+from gateway.openapi import anthropic, openai, requests, responses, v1, v2
 from gateway.openapi.operation import STRING, Operation, Schema
 from gateway.rest.v2_binary import HEADER
 from mesh import context
@@ -67,7 +67,7 @@ _PARAMETERS: dict[str, Schema] = {
 
 def operations() -> list[Operation]:
     """All rows, in the order in which the page shows them."""
-    return [*openai.operations(), *anthropic.operations(), *v2.operations(), *v1.operations()]
+    return [*openai.operations(), *responses.operations(), *anthropic.operations(), *v2.operations(), *v1.operations()]
 
 
 def build_document() -> Schema:
@@ -85,7 +85,15 @@ def build_document() -> Schema:
         },
         "paths": paths,
         "components": {
-            "schemas": _ERRORS | v2.SCHEMAS | v1.SCHEMAS | requests.schemas() | openai.schemas() | anthropic.SCHEMAS,
+            "schemas": {
+                **_ERRORS,
+                **v2.SCHEMAS,
+                **v1.SCHEMAS,
+                **requests.schemas(),
+                **openai.schemas(),
+                **responses.SCHEMAS,
+                **anthropic.SCHEMAS,
+            },
             "parameters": _PARAMETERS,
         },
     }

@@ -15,11 +15,13 @@ from gateway.rest.anthropic_requests import CountTokensRequest, MessagesRequest
 from gateway.rest.openai_embeddings import EmbeddingRequest
 from gateway.rest.openai_requests import ChatCompletionRequest, CompletionRequest
 from gateway.rest.rerank import RerankRequest
+from gateway.rest.responses_requests import ResponsesRequest
 from gateway.rest.token_ids import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 
 REQUESTS: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
     CompletionRequest,
+    ResponsesRequest,
     EmbeddingRequest,
     RerankRequest,
     MessagesRequest,
