@@ -335,7 +335,8 @@ async def test_stream_that_has_begun_does_not_begin_again_elsewhere(mesh: Traffi
     class Breaking(VersionedPredictor):
         async def Generate(self, request: lm.GenerateRequest, context: object) -> AsyncIterator[lm.GenerateResponse]:
             yield lm.GenerateResponse(start=lm.GenerationStart(model_name="chat", model_version="1"))
-            yield lm.GenerateResponse(text="half", token_ids=[1])
+            if not request.continue_from:
+                yield lm.GenerateResponse(text="half", token_ids=[1])
             raise Unavailable("the device is lost")
 
     other = VersionedPredictor(("7",))
