@@ -204,7 +204,7 @@ class Exchange:
             task = asyncio.current_task()
             if self._silence is None or (task is not None and task.cancelling()):
                 raise
-            raise self._silence from None
+            raise _copy(self._silence) from None
         finally:
             self._guarded.discard(call)
             now = asyncio.get_running_loop().time()
@@ -249,7 +249,7 @@ class Exchange:
         if self._knocking is not None:
             self._knocking.cancel()
         for call in self._calls.values():
-            call.end(error)
+            call.end(_copy(error))
         self._has_request.set()
 
     def _grant(self, call_id: int) -> None:
@@ -318,6 +318,13 @@ class Exchange:
             error = None
         del self._calls[part.call_id]
         call.end(error)
+
+
+def _copy(error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+    """One for each call: where an exception is raised it gets a traceback, which keeps all frames of its call alive."""
+    return grpc.aio.AioRpcError(
+        error.code(), error.initial_metadata(), error.trailing_metadata(), details=error.details()
+    )
 
 
 def _of_a_peer_that_is_gone(failure: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:

@@ -10,7 +10,7 @@ answers has HUNG_FACTOR times as long.
 
 Silence is counted in ticks of this process's own timer and not by the clock: a process that was paused or starved
 itself finds one tick gone by, and what came meanwhile waits to be read. A peer that never answered a ping may not know
-pings; silence proves nothing of it. The thirds are those of accrual detectors, roughly (Hayashibara et al., 2004).
+pings; silence proves nothing of it.
 """
 
 from __future__ import annotations

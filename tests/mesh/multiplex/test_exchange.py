@@ -104,6 +104,7 @@ async def test_calls_of_all_kinds_end_when_the_peer_freezes_and_it_is_used_again
     ends = await asyncio.gather(*calls, return_exceptions=True)
 
     assert all(is_silence(end) for end in ends)
+    assert len({id(end) for end in ends}) == len(ends)  # one of its own for each, which gets a traceback
     assert channel.peer.is_suspect
     relay.thaw()
     await eventually(lambda: not channel.peer.is_suspect)
