@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help up test interop-clients lint protos docs lock bench bench-llm bench-oip bench-gateway bench-peers chaos-gateway clean
+.PHONY: help up test interop-clients lint protos docs lock bench bench-llm bench-oip bench-gateway bench-balancing bench-peers chaos-gateway clean
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
@@ -53,6 +53,9 @@ bench-oip: $(VENV)/.installed-dev ## Measure a tensor request beside bare server
 
 bench-gateway: $(VENV)/.installed-dev ## Measure what the gateway adds to a bare byte proxy; prints tables.
 	$(BIN)/python -m bench.gateway $(ARGS)
+
+bench-balancing: $(VENV)/.installed-dev ## Compare the balancing policies in a simulation; prints tables.
+	$(BIN)/python -m bench.balancing $(ARGS)
 
 bench-peers: $(VENV)/.installed-dev ## Install the peers of bench-llm and bench-oip under .bench, or those that ARGS names.
 	$(BIN)/python -m bench.peers $(ARGS)

@@ -7,8 +7,9 @@ What is tuned, and how near it comes to perfect knowledge: docs/balancing.md. Th
    requests share: among them, the next block decides by rendezvous hashing, and sooner a further one gets the text.
 2. All replicas, in the order that rendezvous hashing gives for the prompt's first block. Gateways that do not see each
    other begin at the same one, and go on in the same order, so that each finds what another has placed. The first that
-   is not busier than the mean takes it: cold prompts spread as they would by load.
-3. When all of these are busy: the less busy of two.
+   is not too busy takes it. A prompt of which nothing is known needs one that is hardly busier than the mean: cold
+   prompts spread as they would by load.
+3. When all of these are too busy: the less busy of two.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from mesh.balancing.prefix_index import PrefixIndex
 
 # How busy a replica may be to get the request, as a multiple of the mean load, and of the request's own cost on top.
 ALONE = (2.5, 2.0)
-SHARED = (1.5, 1.0)
-NEXT = (1.5, 1.0)
-COLD = (1.25, 1.0)
+SHARED = (1.75, 2.0)
+COLD = (1.1, 1.0)
 
 
 class PrefixAffinity:
@@ -59,7 +59,7 @@ class PrefixAffinity:
             for index in self._among(holders, prefix[depth] if depth < len(prefix) else prefix[-1]):
                 if candidates[index].load <= limit:
                     return index
-        times, costs = NEXT if depth else COLD
+        times, costs = SHARED if depth else COLD
         chosen = self._members.first_below(times * mean + costs * request.cost, prefix[0])
         return self._least_loaded.pick(candidates, request) if chosen is None else chosen
 
