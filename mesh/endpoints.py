@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -92,6 +92,7 @@ class EndpointSet:
     """The endpoints of the newest view. Owns their channels.
 
     full: those that have `max_in_flight` calls. on_freed: called with an endpoint at which a call has ended.
+    on_left: called when replicas have left, with the ids of those that are there.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class EndpointSet:
     ) -> None:
         self.full: set[Endpoint] = set()
         self.on_freed: Callable[[Endpoint], None] = lambda _endpoint: None
+        self.on_left: Callable[[Set[str]], None] = lambda _ids: None
         self._view = view
         self._open_channel = open_channel
         self._now = now
@@ -203,6 +205,8 @@ class EndpointSet:
                 self._leaving.add(endpoint)
             else:
                 self._close_soon(endpoint)
+        if before:
+            self.on_left(view.replicas.keys())
 
     def _open(self, replica: Replica) -> Endpoint:
         channel = self._open_channel(replica.address)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -74,6 +74,7 @@ class ReplicaChoice:
         self._now = now
         self._queues = RequestQueues(endpoints, self.limits, metrics, self._grant)
         endpoints.on_freed = self._queues.freed
+        endpoints.on_left = self._retain
         make_policy(policy, self._rng)
 
     def begin(self, target: Target, request: Request) -> Attempts:
@@ -224,6 +225,10 @@ class ReplicaChoice:
                 self._policies.clear()  # of deployments long gone, most of them
             policy = self._policies[key] = make_policy(self._policy_name, self._rng)
         return policy
+
+    def _retain(self, ids: Set[str]) -> None:
+        for policy in self._policies.values():
+            policy.retain(ids)
 
     # Waiting
 

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from mesh.balancing import Request
 from mesh.errors import ModelNotReady, Unavailable
+from mesh.pool import EndpointPool
 from mesh.testing import eventually
 from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, Replica, ServedModel
 from tests.mesh.pool_rig import (
@@ -19,6 +21,7 @@ from tests.mesh.pool_rig import (
     pool_over,
     predictor,
     serving,
+    view_of,
 )
 
 
@@ -87,3 +90,27 @@ async def test_a_version_goes_to_a_replica_that_has_it_and_an_unknown_one_to_any
             assert (old.calls, new.calls) == (0, 10)
 
             assert (await pool.unary(PREDICTOR, "iris", live, version="9")).live
+
+
+async def test_prompts_of_one_prefix_go_to_one_replica_and_not_back_to_one_that_left_between() -> None:
+    servicers = Answering(), Answering()
+    async with serving(*servicers) as addresses:
+        source = Source(*(predictor(f"r{number}", address) for number, address in enumerate(addresses)))
+        everybody = source.view
+        async with pool_over(source) as pool:
+            for prefix in ([number, number + 1] for number in range(10)):
+                home = (await _asked_for(pool, prefix, servicers, times=5)).pop()
+                source.view = view_of(predictor(f"r{1 - home}", addresses[1 - home]))
+                assert await _asked_for(pool, prefix, servicers) == {1 - home}
+                source.view = everybody
+                assert await _asked_for(pool, prefix, servicers, times=5) == {1 - home}
+
+
+async def _asked_for(
+    pool: EndpointPool, prefix: list[int], servicers: tuple[Answering, ...], times: int = 1
+) -> set[int]:
+    """Which servicers got requests of the prefix."""
+    before = [servicer.calls for servicer in servicers]
+    for _ in range(times):
+        await pool.unary(PREDICTOR, "iris", live, request=Request(prefix))
+    return {number for number, servicer in enumerate(servicers) if servicer.calls > before[number]}
