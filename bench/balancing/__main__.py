@@ -29,11 +29,12 @@ def main() -> None:
     shown: list[Sheet] = []
     if options.what == "grid":
         names = options.settings or list(SETTINGS)
+        choices = options.choices or CHOICES
         with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("runs", total=len(names) * len(CHOICES) * options.seeds)
+            task = progress.add_task("runs", total=len(names) * len(choices) * options.seeds)
             results = run_grid(
                 names,
-                CHOICES,
+                choices,
                 options.seeds,
                 share=options.share,
                 processes=options.processes,
@@ -74,6 +75,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.balancing", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("grid", "pick"), default="grid")
     parser.add_argument("--settings", nargs="*", choices=list(SETTINGS), help="of the grid; all by default")
+    parser.add_argument("--choices", nargs="*", choices=CHOICES, help="policies and ideals; all by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="of each setting's requests, for a quick look")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
