@@ -80,6 +80,7 @@ class GenerationStream:
         self._now = now
         self._start: lm.GenerationStart | None = None
         self._outputs: dict[int, _Output] = {}
+        self._wants_prompt_logprobs = False
         self._num_prompt_logprobs = 0
         self._num_to_skip = 0  # of the prompt's log-probabilities: delivered, and about to come again
         self._replica = ""
@@ -94,21 +95,26 @@ class GenerationStream:
         is not the first one's.
         """
         is_continued = self._start is not None
-        streams = [_answers(ask, request) for request in self._begin_attempt()]
+        requests = self._begin_attempt()
+        answers = ask(requests[0]) if len(requests) == 1 else _joined([_answers(ask, one) for one in requests])
         try:
-            async with aclosing(streams[0] if len(streams) == 1 else _joined(streams)) as answers:
-                async for content in answers:
-                    response = _parsed(content)
-                    if is_continued and not self._adapt(response):
-                        continue
-                    self._note(response)
-                    yield response, None if is_continued else content
+            async for content in answers:
+                try:
+                    response = lm.GenerateResponse.FromString(content)
+                except DecodeError:
+                    raise BrokenAnswer("its answer is no GenerateResponse") from None
+                if is_continued and not self._adapt(response):
+                    continue
+                self._note(response)
+                yield response, None if is_continued else content
         except grpc.aio.AioRpcError as error:
             if self._unfinished() is None:
                 return  # only the status was lost, and nobody need be asked for that
             if is_continued and error.code() is grpc.StatusCode.NOT_FOUND:
                 raise CannotContinue(f"the model is no longer there to go on with: {error.details()}") from error
             raise
+        finally:
+            await end_call(answers)
         self._check_ended()
 
     @cached_property
@@ -226,11 +232,12 @@ class GenerationStream:
             self._start.ClearField("prompt_text")
             self._start.ClearField("prompt_token_ids")
             self._replica = self._start.replica
-        if response.prompt_logprobs:
+            self._wants_prompt_logprobs = self._asked.sampling.HasField("prompt_logprobs")
+        if self._wants_prompt_logprobs:
             self._num_prompt_logprobs += len(response.prompt_logprobs)
         token_ids, has_ended = response.token_ids, response.finish_reason
         if token_ids or has_ended:
-            output = self._output(response.index)
+            output = self._outputs.get(response.index) or self._output(response.index)
             output.token_ids.extend(token_ids)
             if output.first_token_s is None and token_ids:
                 output.first_token_s = self._now() - self._began_at
@@ -238,12 +245,9 @@ class GenerationStream:
                 output.has_ended = True
 
     def _output(self, index: int) -> _Output:
-        output = self._outputs.get(index)
-        if output is None:
-            if index not in self._indices:
-                raise BrokenAnswer(f"it answers with output {index}, which nobody asked for")
-            output = self._outputs[index] = _Output(index)
-        return output
+        if index not in self._indices:
+            raise BrokenAnswer(f"it answers with output {index}, which nobody asked for")
+        return self._outputs.setdefault(index, _Output(index))
 
     def _unfinished(self) -> str | None:
         """What is missing of the answer; None when all of it has been delivered."""
@@ -273,10 +277,3 @@ async def _joined(streams: list[AsyncGenerator[bytes, None]]) -> AsyncGenerator[
     async with aclosing(merged(streams)) as messages:
         async for _, message in messages:
             yield message
-
-
-def _parsed(content: bytes) -> lm.GenerateResponse:
-    try:
-        return lm.GenerateResponse.FromString(content)
-    except DecodeError:
-        raise BrokenAnswer("its answer is no GenerateResponse") from None
