@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from mesh.balancing import Request
+from mesh.balancing import ANY, Request
+from mesh.endpoints import EndpointSet, Target
 from mesh.errors import ModelNotReady, Unavailable
 from mesh.pool import EndpointPool
+from mesh.pool_metrics import PoolMetrics
+from mesh.replica_choice import ReplicaChoice
 from mesh.testing import eventually
 from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, Replica, ServedModel
 from tests.mesh.pool_rig import (
@@ -114,3 +122,47 @@ async def _asked_for(
     for _ in range(times):
         await pool.unary(PREDICTOR, "iris", live, request=Request(prefix))
     return {number for number, servicer in enumerate(servicers) if servicer.calls > before[number]}
+
+
+FATES = st.lists(
+    st.one_of(
+        st.tuples(st.just("fails"), st.integers(0, 6)),
+        st.tuples(st.just("answers"), st.integers(0, 6)),
+        st.tuples(st.just("time"), st.integers(1, 40)),
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(num_replicas=st.integers(1, 7), fates=FATES)
+def test_failing_replicas_are_kept_out_and_never_more_than_half(
+    num_replicas: int, fates: list[tuple[str, int]]
+) -> None:
+    asyncio.run(_keep_out(num_replicas, fates))
+
+
+async def _keep_out(num_replicas: int, fates: list[tuple[str, int]]) -> None:
+    clock = [1000.0]
+    view = view_of(*(predictor(f"r{number}", f"r{number}:1") for number in range(num_replicas)))
+    no_channel: Any = None
+    endpoints = EndpointSet(lambda: view, lambda _address: no_channel)
+    metrics = PoolMetrics(CollectorRegistry())
+    choice = ReplicaChoice(endpoints, metrics, policy="round_robin", now=lambda: clock[0])
+    target = Target(PREDICTOR, "iris")
+    lost = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "Socket closed")
+    for fate, number in fates:
+        present = endpoints.serving(target)
+        if fate == "time":
+            clock[0] += number
+        elif fate == "fails":
+            choice.failed(choice.begin(target, ANY), present[number % num_replicas], lost)
+        else:
+            choice.succeeded(present[number % num_replicas])
+
+        chosen = {(await choice.choose(choice.begin(target, ANY))).id for _ in range(num_replicas)}
+
+        kept_out = {endpoint.id for endpoint in present if endpoint.outlier.ejected_until > clock[0]}
+        assert len(chosen) >= num_replicas - num_replicas // 2
+        if len(kept_out) <= num_replicas // 2:
+            assert chosen == {endpoint.id for endpoint in present} - kept_out
