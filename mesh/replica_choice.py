@@ -29,6 +29,7 @@ from mesh.retry import RetryBudget
 log = get_logger(__name__)
 
 MAX_ATTEMPTS = 3
+_LONGEST_RETRY_AFTER_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +185,8 @@ class ReplicaChoice:
             if self._hold_left_s(attempts) <= 0:
                 raise self._nobody(target)
             return None
-        if self._queues.is_waited_for(self._known(target)):
+        # With all of them failing, and nobody held, there is nothing to wait for.
+        if self._queues.is_waited_for(self._known(target)) and (self.limits.hold_s or self._is_any_well(target)):
             return None
         return self._pick(target, attempts.request, self._free(admitted(candidates, self._now())))
 
@@ -233,17 +235,20 @@ class ReplicaChoice:
     # Waiting
 
     async def _wait(self, attempts: Attempts) -> Endpoint:
-        target = attempts.target
-        queue = self._known(target)
-        if attempts.tried or attempts.has_begun or not self._candidates(target):
+        is_first = not attempts.tried and not attempts.has_begun
+        if is_first and self._is_any_well(attempts.target):
+            limit_s = self.limits.queue_timeout_s
+        else:
             if attempts.held_since is None:
                 attempts.held_since = self._now()
             limit_s = self._hold_left_s(attempts)
-        else:
-            limit_s = self.limits.queue_timeout_s
         return await self._queues.wait(
-            queue, attempts.request, limit_s, lambda waited_s: self._late(attempts, waited_s)
+            self._known(attempts.target), attempts.request, limit_s, lambda waited_s: self._late(attempts, waited_s)
         )
+
+    def _is_any_well(self, target: Target) -> bool:
+        """True when a replica has not failed since it last answered: who waits for it waits because it is busy."""
+        return any(endpoint.outlier.ejected_until == 0.0 for endpoint in self._candidates(target))
 
     def _known(self, target: Target) -> Target:
         """The target without its version, when nobody is said to serve that."""
@@ -261,25 +266,25 @@ class ReplicaChoice:
     def _late(self, attempts: Attempts, waited_s: float) -> MeshError:
         """Why a request that waited gets no replica."""
         target = attempts.target
+        # It was tried for so long here; the next try may as well be as long.
+        retry_after_s = min(_LONGEST_RETRY_AFTER_S, max(1.0, waited_s))
         if not self._candidates(target):
-            return self._nobody(target)
+            return self._nobody(target, retry_after_s)
         if attempts.failure is not None:
             error = as_mesh_error(attempts.failure, target)
-            error.retry_after_s = self._retry_after_s
+            error.retry_after_s = retry_after_s
             return error
-        sentence = f"all replicas of '{target.deployment}' are busy; the request waited {waited_s:.1f} s for one"
-        return Overloaded(sentence, retry_after_s=self._retry_after_s)
+        if self._is_any_well(target):
+            sentence = f"all replicas of '{target.deployment}' are busy; the request waited {waited_s:.1f} s for one"
+            return Overloaded(sentence, retry_after_s=retry_after_s)
+        sentence = f"no {service_name(target.kind)} for '{target.deployment}' can be reached"
+        return Unavailable(sentence, retry_after_s=retry_after_s)
 
-    def _nobody(self, target: Target) -> Unavailable:
+    def _nobody(self, target: Target, retry_after_s: float = 1.0) -> Unavailable:
         replicas = self.endpoints.of_kind(target.kind)
         service = service_name(target.kind)
         if any(model.name == target.deployment for replica in replicas for model in replica.models):
             sentence = f"model '{target.deployment}' is not ready yet at any {service}"
-            return ModelNotReady(sentence, retry_after_s=self._retry_after_s)
+            return ModelNotReady(sentence, retry_after_s=retry_after_s)
         sentence = f"no ready {service} for '{target.deployment}'; {len(replicas)} known to the mesh"
-        return Unavailable(sentence, retry_after_s=self._retry_after_s)
-
-    @property
-    def _retry_after_s(self) -> float:
-        """It has been tried for so long here; the next try may as well be as long."""
-        return max(1.0, self.limits.hold_s)
+        return Unavailable(sentence, retry_after_s=retry_after_s)

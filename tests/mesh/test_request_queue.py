@@ -292,6 +292,18 @@ async def test_a_replica_that_is_dead_is_not_asked_by_all_who_wait_for_it() -> N
         await asyncio.gather(first, *waiting, return_exceptions=True)
 
 
+async def test_who_waited_for_a_dead_replica_is_told_that_nobody_can_be_reached() -> None:
+    source = Source(predictor("dead", free_port_address()))
+    async with pool_over(source, limits=CallLimits(hold_s=0.3)) as pool:
+        first = ask(pool)
+        [dead] = pool._endpoints.serving(Target(PREDICTOR, "iris"))
+        await eventually(lambda: dead.outlier.ejected_until > 0)
+        with pytest.raises(Unavailable, match="no predictor for 'iris' can be reached|cannot be reached"):
+            await ask(pool)
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await first
+
+
 async def test_closing_the_pool_ends_those_who_wait() -> None:
     async with pool_over(Source(), limits=CallLimits(hold_s=20)) as pool:
         call = ask(pool)
