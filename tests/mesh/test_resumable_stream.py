@@ -64,7 +64,7 @@ class Counter:
                 self.num_seen += 1
                 yield response.model_name, int(response.id)
         finally:
-            answers.cancel()
+            await answers.aclose()
 
 
 def count(samples: CollectorRegistry, reason: str) -> float:
