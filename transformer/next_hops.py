@@ -88,6 +88,7 @@ class NextHops:
             SERVICE_KIND_PREDICTOR,
             self._known(request),
             lambda channel: LanguageModelStub(channel).Detokenize(request, timeout=self._timeout_s()),
+            version=request.model_version,
         )
 
     async def explain(self, request: explain_pb2.ExplainRequest) -> explain_pb2.ExplainResponse:
