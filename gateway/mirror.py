@@ -2,8 +2,9 @@
 
 A copy is made when its answer has gone out, and waits in a queue that is bounded in number and bytes; what does not fit
 is dropped and counted. A few workers ask, over channels and with a retry budget of their own, so that a version that
-fails or hangs takes nothing from the requests of clients. Generations run with a priority below theirs, and with the
-seed of the first answer, so that two equal models say the same.
+fails or hangs takes nothing from the requests of clients. Where requests queue on the way, copies come last, and
+generations run with a priority below theirs, and with the seed of the first answer, so that two equal models say the
+same.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class Mirror:
         started = time.monotonic()
         error: MeshError | None = None
         answers: list[bytes] = []
-        with context.bind(context.RequestContext(copy.request_id, started + self._timeout_s)):
+        deadline = started + self._timeout_s
+        with context.bind(context.RequestContext(copy.request_id, deadline, priority=-context.MAX_PRIORITY)):
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answers = await self._ask(copy)

@@ -57,6 +57,7 @@ async def test_answers_are_compared_and_recorded_and_not_returned(mesh: TrafficM
     }
     await eventually(lambda: count(mesh, "different") == 1)
     assert predictor.asked == [("iris", "1"), ("iris", "2")]
+    assert predictor.priorities == [0, -100], "where requests queue, copies come last"
 
 
 async def test_every_front_is_mirrored(mesh: TrafficMesh) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from gateway.__main__ import Gateway
 from gateway.settings import GatewaySettings
+from mesh import context
 from mesh.channel import open_channel
 from mesh.errors import MeshError, ModelNotFound
 from mesh.oip import open_inference_pb2 as oip
@@ -48,6 +49,7 @@ class VersionedPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
 
     versions: tuple[str, ...]
     asked: list[tuple[str, str]] = field(default_factory=list)  # model and version, request by request
+    priorities: list[int] = field(default_factory=list)  # of these
     generate_requests: list[lm.GenerateRequest] = field(default_factory=list)
     failures: dict[str, MeshError] = field(default_factory=dict)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class VersionedPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
 
     async def _version(self, name: str, version: str) -> str:
         self.asked.append((name, version))
+        self.priorities.append(int(context.header(context.PRIORITY_HEADER) or 0))
         version = version or self.versions[0]
         if version not in self.versions:
             raise ModelNotFound(f"model '{name}' has no version {version}")
@@ -64,7 +67,7 @@ class VersionedPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
             raise self.failures[version]
         return version
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
+    async def ModelInfer(self, request: oip.ModelInferRequest, _context: Context) -> oip.ModelInferResponse:
         version = await self._version(request.model_name, request.model_version)
         response = oip.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
         values = self.outputs.get(version, [float(version)])
@@ -72,23 +75,23 @@ class VersionedPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
         return response
 
     async def ModelStreamInfer(
-        self, requests: AsyncIterator[oip.ModelInferRequest], context: Context
+        self, requests: AsyncIterator[oip.ModelInferRequest], _context: Context
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         async for request in requests:
-            yield oip.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, context))
+            yield oip.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, _context))
 
-    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, _context: Context) -> oip.ModelMetadataResponse:
         version = await self._version(request.name, request.version)
         response = oip.ModelMetadataResponse(name=request.name, versions=[version], platform="fake")
         response.inputs.add(name="input", datatype="FP64", shape=[-1, 2])
         response.outputs.add(name="version", datatype="FP64", shape=[-1])
         return response
 
-    async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
+    async def ModelConfig(self, request: oip.ModelConfigRequest, _context: Context) -> oip.ModelConfigResponse:
         await self._version(request.name, request.version)
         return oip.ModelConfigResponse(config=oip.ModelConfig(name=request.name, backend="fake"))
 
-    async def Generate(self, request: lm.GenerateRequest, context: Context) -> AsyncIterator[lm.GenerateResponse]:
+    async def Generate(self, request: lm.GenerateRequest, _context: Context) -> AsyncIterator[lm.GenerateResponse]:
         self.generate_requests.append(request)
         version = await self._version(request.model_name, request.model_version)
         seed = request.sampling.seed if request.sampling.HasField("seed") else 7
