@@ -86,8 +86,8 @@ def chaos_scenario(folder: Path) -> Scenario:
         (rows,),
         predictor_module="tests.e2e.chaos_predictor",
         drain_s=0.2,
-        timeout_s=45.0,
-        start_s=60.0,
+        timeout_s=90.0,
+        start_s=120.0,
         roughness=roughness,
     )
 
