@@ -1,7 +1,7 @@
 """Writes the generated pages of docs/, or checks that they are fresh (`--check`).
 
 docs/settings.md follows from the settings classes, the only place where settings are declared; docs/metrics.md from
-the tables that the metrics are read by.
+the tables that the metrics are read by; docs/api.md from what checks the bodies of requests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from docs.api_page import api_page
 from mesh.settings import ServiceSettings
 from predictor import engine_metrics
 
@@ -133,7 +134,7 @@ def _metric_row(name: str, kind: str, labels: Iterable[str], text: str) -> str:
     return f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text} |"
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page}
+PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "api.md": api_page}
 
 
 def main() -> int:

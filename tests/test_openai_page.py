@@ -52,8 +52,8 @@ def test_table_has_every_field_of_the_stock_client(column: int, request_class: A
     assert set(stock.__annotations__) - fields(column, "served", "refused", "ignored") == set()
 
 
-def test_there_are_four_examples() -> None:
-    assert len(EXAMPLES) == 4
+def test_there_are_five_examples() -> None:
+    assert len(EXAMPLES) == 5
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

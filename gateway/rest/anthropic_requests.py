@@ -54,10 +54,9 @@ class ToolParam(Known):
 
     def to_json(self) -> dict[str, Json]:
         """OpenAI's tool object."""
-        function: dict[str, Json] = {"name": self.name, "parameters": self.input_schema}
-        if self.description is not None:
-            function["description"] = self.description
-        return {"type": "function", "function": function}
+        # In OpenAI's order: a template may write the object out as it is.
+        about = {} if self.description is None else {"description": self.description}
+        return {"type": "function", "function": {"name": self.name, **about, "parameters": self.input_schema}}
 
 
 class _Choice(Known):

@@ -96,7 +96,7 @@ class FakeLanguageModel(LanguageModelServicer):
 
     async def Tokenize(self, request: lm.TokenizeRequest, context: Context) -> lm.TokenizeResponse:
         self.tokenized.append(request)
-        return lm.TokenizeResponse(token_ids=[1, 2, 3])
+        return lm.TokenizeResponse(token_ids=[1, 2, 3, 4, 5])
 
     async def Detokenize(self, request: lm.DetokenizeRequest, context: Context) -> lm.DetokenizeResponse:
         return lm.DetokenizeResponse(text=" ".join(str(token_id) for token_id in request.token_ids))

@@ -72,7 +72,7 @@ async def test_language_model_passes(door: Door) -> None:
     assert "".join(message.text for message in messages) == "Hello wörld!"
     assert messages[0].start.seed == 42
     assert messages[-1].finish_reason == lm.FINISH_REASON_STOP
-    assert list((await stub.Tokenize(lm.TokenizeRequest(model_name="chat"), timeout=5)).token_ids) == [1, 2, 3]
+    assert list((await stub.Tokenize(lm.TokenizeRequest(model_name="chat"), timeout=5)).token_ids) == [1, 2, 3, 4, 5]
     assert (await stub.Detokenize(lm.DetokenizeRequest(model_name="chat", token_ids=[7, 8]), timeout=5)).text == "7 8"
     assert (await stub.Score(lm.ScoreRequest(model_name="chat"), timeout=5)).model_version == "1"
     assert (await stub.DescribeModel(lm.DescribeModelRequest(model_name="chat"), timeout=5)).vocab_size == 9

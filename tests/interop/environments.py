@@ -117,6 +117,7 @@ def _run(command: Sequence[str], folder: Path | None = None) -> None:
 INSTALL: dict[str, Callable[[Path], None]] = {
     "kserve": _install_python,
     "mlserver": _install_python,
+    "sdk": _install_python,
     "perf_analyzer": _install_perf_analyzer,
     "node": _install_node,
 }

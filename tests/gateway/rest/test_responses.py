@@ -108,7 +108,7 @@ async def test_errors_have_the_clients_classes(client: openai.AsyncOpenAI) -> No
         await client.responses.create(model="chat", input="too long")
     with pytest.raises(openai.RateLimitError):
         await client.responses.create(model="chat", input="busy", stream=True)
-    with pytest.raises(openai.InternalServerError, match="before it was complete"):
+    with pytest.raises(openai.InternalServerError, match="before output 0 was complete"):
         await client.responses.create(model="chat", input="half an answer")
 
     assert (long.value.param, long.value.code) == ("input", "context_length_exceeded")

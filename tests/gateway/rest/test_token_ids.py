@@ -10,7 +10,7 @@ from tests.gateway.conftest import Door
 
 
 async def test_tokenize_a_text_and_a_conversation(door: Door) -> None:
-    ids = {"count": 3, "max_model_len": 64, "tokens": [1, 2, 3], "token_strs": None}
+    ids = {"count": 5, "max_model_len": 64, "tokens": [1, 2, 3, 4, 5], "token_strs": None}
 
     text = await door.http.post("/tokenize", json={"model": "chat", "prompt": "hi"})
     tool = {"type": "function", "function": {"name": "f"}}
