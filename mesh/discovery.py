@@ -122,12 +122,11 @@ class Discovery:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 view = await asyncio.to_thread(file.look)
+                if view is not None:
+                    self._change(view)
             except Exception:
-                # The top of a task: whatever is wrong with the file, the next one is read.
+                # The top of a task: whatever is wrong with this file, the next one is read.
                 log.exception("endpoints_look_failed")
-                continue
-            if view is not None:
-                self._change(view)
 
     async def _keep_watching(self, registry: str) -> None:
         backoff = Backoff(first_s=0.1, limit_s=1.0)

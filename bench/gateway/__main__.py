@@ -1,7 +1,7 @@
 """`python -m bench.gateway`: what the gateway adds to a call and to a token, beside a bare byte proxy; asserts nothing.
 
 Both hops run all the time, and slices of the same load go to one and the other in turn (A B A B). CPU is of the hop's
-process alone; latency is what the hop adds to that of its backend, asked without it just before. About four minutes.
+process alone; latency is what the hop adds to that of its backend, asked without it just before. About five minutes.
 """
 
 from __future__ import annotations
@@ -42,31 +42,37 @@ def main() -> int:
         client="h2load" if h2load.is_installed() else "a client in Python",
     )
     try:
-        record = uvloop.run(run(record, workloads, console, with_memory=not options.no_memory))
+        record = uvloop.run(run(record, workloads, options.json, console, with_memory=not options.no_memory))
     except (BadLoad, CannotStart) as error:
         console.print(str(error), markup=False)
         return 1
     except KeyboardInterrupt:
+        console.print(f"stopped; what was measured before is in {options.json}")
         return 130
-    record.write(options.json)
     show(record, console)
     console.print(f"all figures: {options.json}; tables anew: python -m bench.gateway.report {options.json} --markdown")
     return 0
 
 
-async def run(record: RunRecord, workloads: Sequence[Workload], console: Console, *, with_memory: bool) -> RunRecord:
-    """`record` with everything that was measured. Raises BadLoad and CannotStart."""
+async def run(
+    record: RunRecord, workloads: Sequence[Workload], path: Path, console: Console, *, with_memory: bool
+) -> RunRecord:
+    """`record` with everything that was measured, as it also stands in the file at `path`.
+
+    Raises BadLoad and CannotStart.
+    """
     say = functools.partial(console.print, markup=False)
-    slices, memory = [], []
     with tempfile.TemporaryDirectory(prefix="meshserve-bench-") as name, running(Path(name)) as hops:
         async for measured in run_rounds(hops, workloads, record.rounds, Path(name)):
             say(_line(measured))
-            slices.append(measured)
+            record = record.model_copy(update={"slices": (*record.slices, measured)})
+            record.write(path)
         if with_memory:
             async for look in run_memory(hops[1], record.share, Path(name)):
                 say(f"  gateway after {look.requests:,} requests: {look.pss_mb:.1f} MB")
-                memory.append(look)
-    return record.model_copy(update={"slices": tuple(slices), "memory": tuple(memory)})
+                record = record.model_copy(update={"memory": (*record.memory, look)})
+                record.write(path)
+    return record
 
 
 def _line(measured: Slice) -> str:

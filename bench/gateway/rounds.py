@@ -42,7 +42,7 @@ class Workload:
 
 WORKLOADS = (
     *(Workload(UNARY, Load(n, c)) for c, n in ((1, 800), (8, 2000), (32, 2000))),
-    *(Workload(STREAM, Load(n, c)) for c, n in ((1, 2), (8, 16), (32, 64))),
+    *(Workload(STREAM, Load(n, c)) for c, n in ((1, 4), (8, 32), (32, 128))),
 )
 
 MEMORY_REQUESTS = 100_000
