@@ -17,7 +17,8 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench.gateway.record import RunRecord, Slice
+from bench.balancing.pick_time import all_picks_us
+from bench.gateway.record import Pick, RunRecord, Slice
 from bench.gateway.report import WIDTH, show
 from bench.gateway.rounds import WORKLOADS, Workload, run_memory, run_rounds
 from bench.gateway.servers import running
@@ -72,6 +73,13 @@ async def run(
                 say(f"  gateway after {look.requests:,} requests: {look.pss_mb:.1f} MB")
                 record = record.model_copy(update={"memory": (*record.memory, look)})
                 record.write(path)
+    say("picks, with 256 replicas and full indexes")
+    picks = [
+        Pick(policy=policy, median_us=median_us, greatest_us=greatest_us)
+        for policy, (median_us, greatest_us) in all_picks_us().items()
+    ]
+    record = record.model_copy(update={"picks": tuple(picks)})
+    record.write(path)
     return record
 
 
