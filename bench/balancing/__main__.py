@@ -1,4 +1,4 @@
-"""`python -m bench.balancing`: how well each policy chooses, in virtual time; `… pick`: how long a choice takes.
+"""`python -m bench.balancing`: how well each policy chooses, in virtual time; `… pick`: the CPU time of a choice.
 
 Prints tables, and writes plots with `--plots`. Every figure but the time of a pick hangs on the seeds alone.
 """

@@ -40,10 +40,12 @@ def sheets(results: Results) -> Iterator[Sheet]:
 
 
 def pick_sheet(pick_us: dict[str, tuple[float, float]], hash_us: tuple[float, float]) -> Sheet:
-    """How long choices take: median and greatest, in µs."""
+    """CPU time of a choice: median and greatest of ten batches, in µs."""
     rows = [(name, f"{median:.1f}", f"{greatest:.1f}") for name, (median, greatest) in pick_us.items()]
     rows.append(("hashing a prompt of 4,000 characters", f"{hash_us[0]:.1f}", f"{hash_us[1]:.1f}"))
-    return Sheet("One pick() among 256 replicas, full index, µs", ("policy", "median", "greatest"), tuple(rows))
+    return Sheet(
+        "CPU time of one pick() among 256 replicas with a full index, µs", ("policy", "median", "greatest"), tuple(rows)
+    )
 
 
 def targets_sheet(results: Results, settings: Sequence[str]) -> Sheet:

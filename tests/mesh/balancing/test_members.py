@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,10 +78,17 @@ def test_first_below_is_the_first_of_the_order_that_is_not_above_the_limit(
 
 def test_mean_is_exact_for_few_and_turns_over_many() -> None:
     few = members(*(Replica(str(load), load) for load in range(SAMPLE)))
-    many = members(*(Replica(str(load), load) for load in range(100)))
+    many = members(*(Replica(str(load), 1000 + load) for load in range(100)))
 
     assert few.mean_load() == sum(range(SAMPLE)) / SAMPLE
-    assert sum(many.mean_load() for _ in range(25)) / 25 == sum(range(100)) / 100
+    assert sum(many.mean_load() for _ in range(25)) / 25 == 1000 + sum(range(100)) / 100
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_one_that_lies_about_its_load_makes_nobody_look_idle(count: int) -> None:
+    honest = [Replica(str(number), 100.0) for number in range(count - 1)]
+
+    assert members(*honest, Replica("liar", 1e9)).mean_load() <= 250.0
 
 
 def test_change_of_candidates_is_seen_and_the_forgotten_are_new() -> None:
