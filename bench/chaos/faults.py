@@ -1,7 +1,8 @@
 """What is done to the members of a mesh, so that each service keeps a healthy member at every moment.
 
 A member counts as harmed from just before its fault until it answers again, is announced again, and has had the time
-to be found. Which fault comes next is drawn from a seeded generator; how long a start takes is the machine's to say.
+to be found. Which fault comes next is drawn from a seeded generator; whether it may be made just then is the machine's
+to say.
 """
 
 from __future__ import annotations
@@ -71,12 +72,13 @@ class Chaos:
         """clock_s: seconds since the load began."""
         self.faults: list[Fault] = []
         self.trouble: list[str] = []
-        self._mesh = mesh
-        self._rng = rng
-        self._clock_s = clock_s
-        self._roughness = mesh.scenario.roughness
         self.harmed: set[Member] = set()
         self.num_moved = 0
+        self._mesh = mesh
+        # Two: how many details are drawn between two faults is a matter of time.
+        self._draws, self._details = random.Random(rng.random()), random.Random(rng.random())
+        self._clock_s = clock_s
+        self._roughness = mesh.scenario.roughness
 
     async def rage(self, for_s: float, told: Told) -> None:
         """Faults at random for `for_s` seconds; returns when everybody is healthy again."""
@@ -86,10 +88,10 @@ class Chaos:
             while self._clock_s() < end_s:
                 # Of all there are: what is drawn hangs on the seed alone, and the registry does not come up the more
                 # often the fewer others may be harmed.
-                drawn = self._rng.choice(every)
+                drawn = self._draws.choice(every)
                 if drawn in self.possible():
                     group.create_task(self.inflict(*drawn, told))
-                await asyncio.sleep(self._rng.uniform(*self._roughness.pause_s))
+                await asyncio.sleep(self._draws.uniform(*self._roughness.pause_s))
 
     def possible(self) -> list[tuple[FaultKind, Member]]:
         """What may be done now. Predictors come up more often than others: they have more ways to fail."""
@@ -181,8 +183,8 @@ class Chaos:
             member.kill_all()
         await member.until_ended(_ORPHAN_S)
         await self._until_nothing_is_left(member)
-        await asyncio.sleep(self._rng.uniform(*self._roughness.away_s))
-        member.start(on_new_port=self._rng.random() < 0.5)
+        await asyncio.sleep(self._details.uniform(*self._roughness.away_s))
+        member.start(on_new_port=self._details.random() < 0.5)
         await self._mesh.until_serving(member, former_ids)
 
     async def _drain(self, member: Member, fault: Fault) -> None:

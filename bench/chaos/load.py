@@ -23,8 +23,8 @@ _GRACE_S = 5.0
 class Outcome:
     """One request. Times in seconds since the load began. longest_pause_s: without a part, from the start to the end.
 
-    request_id: by which the logs of all services name it.
-    error: why it failed; difference: in what a whole answer was not the right one.
+    request_id: by which the logs of all services name it. error: why it failed. difference: in what a whole answer was
+    not the right one.
     """
 
     request_id: str

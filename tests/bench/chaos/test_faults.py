@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.chaos.faults import OF_PREDICTORS, Chaos, FaultKind
+from bench.chaos.faults import OF_PREDICTORS, Chaos, Fault, FaultKind, Told
+from bench.chaos.member import Member
 from bench.chaos.mesh import MeshUnderTest
-from bench.chaos.scenario import Scenario
+from bench.chaos.scenario import Roughness, Scenario
 
 
 def mesh_in(folder: Path, num_predictors: int, num_transformers: int) -> MeshUnderTest:
@@ -19,6 +21,7 @@ def mesh_in(folder: Path, num_predictors: int, num_transformers: int) -> MeshUnd
     return MeshUnderTest(scenario, folder)
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     num_predictors=st.integers(1, 4),
     num_transformers=st.integers(1, 3),
@@ -41,6 +44,26 @@ def test_a_healthy_member_of_each_service_is_left_after_any_faults_and_recoverie
         assert set(mesh.predictors) - chaos.harmed
         assert set(mesh.transformers) - chaos.harmed
         assert mesh.gateway not in chaos.harmed, "there is no other door"
+
+
+class Noting(Chaos):
+    """Notes the faults instead of making them."""
+
+    async def inflict(self, kind: FaultKind, member: Member, told: Told | None = None) -> None:
+        self.faults.append(Fault(kind, member.name, 0.0))
+
+
+async def test_faults_come_in_an_order_that_the_seed_alone_decides(tmp_path: Path) -> None:
+    scenario = Scenario((), "m", "t", (), roughness=Roughness(pause_s=(0.0, 0.0)))
+    drawn = []
+    for number, seed in enumerate((7, 7, 8)):
+        mesh, ticks = MeshUnderTest(scenario, tmp_path / str(number)), itertools.count()
+        chaos = Noting(mesh, random.Random(seed), lambda ticks=ticks: next(ticks))
+        await chaos.rage(20.0, lambda fault: None)
+        drawn.append([(fault.kind, fault.member) for fault in chaos.faults])
+
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(drawn[0]) == 19
 
 
 def test_every_way_to_fail_comes_up(tmp_path: Path) -> None:
