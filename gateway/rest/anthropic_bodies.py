@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from gateway.rest.bodies import Json
 from gateway.rest.output_parts import Change, OutputParts, Part, What
+from mesh.errors import Internal
 from mesh.v1 import language_model_pb2 as lm
 
 Body = dict[str, Json]
@@ -77,8 +78,21 @@ class MessageBodies:
 def _block(part: Part) -> Body:
     if not part.is_call:
         return {"type": "text", "text": part.text}
-    # Arguments that max_tokens has cut are given as far as they go, as the stock client reads those of a stream.
-    return _call(part, from_json(part.text, allow_partial=True) if part.text else {})
+    return _call(part, _arguments(part.text) if part.text else {})
+
+
+def _arguments(text: str) -> Body:
+    """A call's arguments; those that max_tokens has cut, as far as they go, as the stock client reads a stream's.
+
+    Raises Internal when they are no JSON object.
+    """
+    try:
+        arguments = from_json(text, allow_partial=True)
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise Internal("the model called a tool with arguments that are no JSON object")
+    return arguments
 
 
 def _call(part: Part, arguments: Json) -> Body:

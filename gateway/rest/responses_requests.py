@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from gateway.rest import openai_not_served
 from gateway.rest.bodies import Json
-from gateway.rest.guides import Given, only_guide
-from gateway.rest.openai_tools import MAX_TOOLS, NAMED, FunctionName, offer
+from gateway.rest.guides import MAX_SOURCE_BYTES, Given, bounded_json, only_guide
+from gateway.rest.openai_tools import MAX_TOOLS, MAX_TOOLS_BYTES, NAMED, FunctionName, offer
 from gateway.rest.responses_input import Input, chat_messages
 from gateway.rest.sampling_fields import MAX_INT32, SamplingFields
 from gateway.rest.validation import Strict, tag_of_text, validated
@@ -96,6 +96,8 @@ class TextFormat(Strict):
         for name, value in (("name", self.name), ("schema", self.schema_)):
             if value is None:
                 raise InvalidInput(f"'text.format.{name}' is required", field=f"text.format.{name}")
+        # The last event of a stream repeats the schema within four more objects: what is too deep for that is refused.
+        bounded_json([[[[self.schema_]]]], "text.format.schema", MAX_SOURCE_BYTES)
         return Given("text.format", "json_schema", self.schema_)
 
 
@@ -138,6 +140,8 @@ class ResponsesRequest(SamplingFields):
     def to_generate(self) -> lm.GenerateRequest:
         """The request to the mesh. Raises InvalidInput."""
         chat = chat_messages(self.instructions, self.input)
+        # As the schema of a text: within two more.
+        bounded_json([[[tool.model_dump() for tool in self.tools or ()]]], "tools", MAX_TOOLS_BYTES)
         offer(chat, [tool.to_json() for tool in self.tools or ()], self._choice(), "tools[{}].name")
         return lm.GenerateRequest(
             model_name=self.model,

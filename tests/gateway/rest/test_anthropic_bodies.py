@@ -8,6 +8,7 @@ import pytest
 
 from gateway.rest.anthropic_bodies import MessageBodies
 from gateway.rest.output_parts import OutputParts
+from mesh.errors import Internal
 from mesh.v1 import language_model_pb2 as lm
 from tests.gateway.rest.test_openai_chunks import assert_golden
 
@@ -94,3 +95,9 @@ def test_events_join_to_the_whole(name: str) -> None:
 def test_arguments_that_were_cut_go_as_far_as_they_go() -> None:
     assert whole(ANSWERS["cut call"])["content"][0]["input"] == {}
     assert whole([START, *call(0, '{"a": 1, "b": '), end(lm.FINISH_REASON_LENGTH)])["content"][0]["input"] == {"a": 1}
+
+
+@pytest.mark.parametrize("arguments", ["nonsense", "[1]", '"text'])
+def test_arguments_that_are_no_object_are_a_fault_of_the_model(arguments: str) -> None:
+    with pytest.raises(Internal, match="no JSON object"):
+        whole([START, *call(0, arguments), end(lm.FINISH_REASON_TOOL_CALLS)])

@@ -114,6 +114,23 @@ async def test_errors_have_the_clients_classes(client: openai.AsyncOpenAI) -> No
     assert (long.value.param, long.value.code) == ("input", "context_length_exceeded")
 
 
+@pytest.mark.parametrize("depth", range(240, 256))
+async def test_deep_schema_is_answered_or_refused_by_name(door: Door, depth: int) -> None:
+    """The answer repeats it, deeper than it was sent: at no depth can that fail."""
+    schema: Any = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": schema}
+    of_text = {"text": {"format": {"type": "json_schema", "name": "deep", "schema": {"title": schema}}}}
+    of_tool = {"tools": [{**TOOL, "parameters": {"title": schema}}]}
+
+    for asked, field in ((of_text, "text.format.schema"), (of_tool, "tools")):
+        for stream in (False, True):
+            body = {"model": "chat", "input": "hi", "stream": stream, **asked}
+            answer = await door.http.post("/v1/responses", json=body)
+            assert answer.status_code == 200 or answer.json()["error"]["param"] == field
+            assert "response.failed" not in answer.text
+
+
 async def test_late_failure_raises_in_the_client(client: openai.AsyncOpenAI, door: Door) -> None:
     stream = await client.responses.create(model="chat", input="fails midway", stream=True)
     seen = []
