@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc.aio
 
+from mesh.context import current
 from mesh.errors import InvalidInput, Overloaded
 from mesh.load_meter import LoadMeter
 from mesh.request_hints import estimated_tokens
@@ -51,7 +52,7 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
                 await _prompt(runtime, request.WhichOneof("prompt"), request, "prompt"),
                 messages.options_of(request.sampling),
                 continue_from=tuple(request.continue_from),
-                priority=request.priority,
+                priority=_priority(request.priority),
                 cache_salt=request.cache_salt,
             )
             prompt_text = runtime.decode(generation.prompt_token_ids) if request.echo else None
@@ -111,6 +112,12 @@ class LanguageModelServicer(lm_grpc.LanguageModelServicer):
                 yield model, model.runtime
 
 
+def _priority(asked: int) -> int:
+    """What the request itself asks for, else what came with it as a header."""
+    request = current()
+    return asked or (request.priority if request is not None else 0)
+
+
 async def _prompt(
     runtime: LanguageModelRuntime,
     kind: str | None,
@@ -140,7 +147,7 @@ async def _score_request(runtime: LanguageModelRuntime, request: lm.ScoreRequest
         request_id=f"score-{index}",
         prefix_token_ids=await _prompt(runtime, item.WhichOneof("prefix"), item, f"items[{index}].prefix"),
         target_token_ids=target,
-        priority=request.priority,
+        priority=_priority(request.priority),
         cache_salt=request.cache_salt,
     )
 

@@ -84,6 +84,17 @@ async def test_a_stream_starts_with_start_and_ends_with_reason_usage_and_timings
     assert responses[-1].timings == lm.Timings(queue_s=0.1, first_token_s=0.2, total_s=0.3)
 
 
+@pytest.mark.parametrize(("own", "expected"), [(0, 7), (-2, -2)])
+async def test_the_priority_of_the_header_counts_where_the_request_has_none(own: int, expected: int) -> None:
+    async with serving() as served:
+        asked = request()
+        asked.priority = own
+        async for _ in served.stub.Generate(asked, metadata=(("x-priority", "7"),)):
+            pass
+
+    assert [seen.priority for seen in served.model.requests] == [expected]
+
+
 async def test_every_sampling_parameter_reaches_the_engine() -> None:
     async with serving() as served:
         await served.generate(
