@@ -1,7 +1,7 @@
 """The only place where gRPC servers are made: health, reflection, interceptors, metrics, and a graceful end.
 
-SIGTERM means: NOT_SERVING at once, wait `drain_s` so that balancers notice, finish what runs within `grace_s`, then
-close what the service owns, in reverse order.
+SIGTERM means: NOT_SERVING at once, and a word to all callers in the mesh; wait `drain_s` so that balancers notice,
+finish what runs within `grace_s`, then close what the service owns, in reverse order.
 """
 
 from __future__ import annotations
@@ -217,6 +217,8 @@ class MeshServer:
         try:
             await self._stopping.wait()
             log.info("draining", drain_s=self._settings.drain_s, grace_s=self._settings.grace_s)
+            # Before the callbacks: one that withdraws a lease waits for a registry that may be gone.
+            self._multiplex.begin_drain()
             await self.health.drain()
             for callback in self._on_drain:
                 await callback()
@@ -228,7 +230,7 @@ class MeshServer:
     async def close(self) -> None:
         """Finish running RPCs within the grace time, then close what the service owns."""
         self.health.end_watches()
-        self._multiplex.drain()
+        self._multiplex.end()
         await self.grpc.stop(self._settings.grace_s)
         for callback in reversed(self._on_close):
             await callback()

@@ -243,6 +243,8 @@ class Exchange:
         self._on_silence()
 
     def _end(self, error: grpc.aio.AioRpcError) -> None:
+        if not self.is_over:
+            self._peer.drain(False)  # whoever answers the next exchange may be a new process
         self.is_over = True
         self._deadlines.close()
         self._liveness.close()
@@ -278,6 +280,7 @@ class Exchange:
                     break
                 is_first = False
                 self._liveness.heard()
+                self._peer.drain(response.is_draining)
                 for part in response.parts:
                     self._take(part)
                 if response.pong:

@@ -35,13 +35,15 @@ _SUSPECT_AT = 2 * _TICKS // 3
 class Peer:
     """What all exchanges of one channel learn of the process at its other end. Calls back when it changes.
 
-    answers_pings: it did once. is_suspect: it owes a sign of life.
+    answers_pings: it did once. is_suspect: it owes a sign of life. is_draining: it is about to end, and says so.
     """
 
     def __init__(self) -> None:
         self.answers_pings = False
         self.is_suspect = False
+        self.is_draining = False
         self.on_suspect: Callable[[bool], None] = lambda is_suspect: None
+        self.on_drain: Callable[[bool], None] = lambda is_draining: None
         self.on_load: Callable[[LoadReport], None] = lambda report: None
 
     def report(self, report: LoadReport | None) -> None:
@@ -54,6 +56,12 @@ class Peer:
         if is_suspect != self.is_suspect:
             self.is_suspect = is_suspect
             self.on_suspect(is_suspect)
+
+    def drain(self, is_draining: bool) -> None:
+        """Note whether it says that it is about to end."""
+        if is_draining != self.is_draining:
+            self.is_draining = is_draining
+            self.on_drain(is_draining)
 
 
 class Timer(Protocol):

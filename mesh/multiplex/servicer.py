@@ -46,10 +46,18 @@ class MultiplexServicer(MultiplexServiceServicer):
         self._load = load
         self._exchanges: set[_Exchange] = set()
         self._is_draining = False
+        self._is_ending = False
 
-    def drain(self) -> None:
-        """Refuse new calls from now on, and end each Exchange when its last call has ended."""
+    def begin_drain(self) -> None:
+        """Tell all peers, those to come as well, that the process is about to end. Calls are taken as before."""
         self._is_draining = True
+        for exchange in self._exchanges:
+            exchange.begin_drain()
+
+    def end(self) -> None:
+        """Refuse new calls from now on, and end each Exchange when its last call has ended."""
+        self.begin_drain()
+        self._is_ending = True
         for exchange in self._exchanges:
             exchange.end()
 
@@ -58,6 +66,8 @@ class MultiplexServicer(MultiplexServiceServicer):
     ) -> AsyncGenerator[pb.ExchangeResponse, None]:
         exchange = _Exchange(self._find, self._max_calls, self._load)
         if self._is_draining:
+            exchange.begin_drain()
+        if self._is_ending:
             exchange.end()
         self._exchanges.add(exchange)
         receiving = asyncio.create_task(exchange.receive(request_iterator), name="multiplex-receive")
@@ -83,6 +93,8 @@ class _Exchange:
         self._ready: deque[pb.CallPart] = deque()
         self._changed = asyncio.Event()
         self._pong = 0
+        self._is_draining = False
+        self._has_said_so = True
         self._is_ending = False
 
     async def receive(self, requests: AsyncIterator[pb.ExchangeRequest]) -> None:
@@ -101,6 +113,12 @@ class _Exchange:
                     self._calls[call_id][1].cancel()
         self.end()
 
+    def begin_drain(self) -> None:
+        """Say at once that the process is about to end."""
+        if not self._is_draining:
+            self._is_draining, self._has_said_so = True, False
+            self._changed.set()
+
     def end(self) -> None:
         """Take no more calls."""
         self._is_ending = True
@@ -108,7 +126,7 @@ class _Exchange:
 
     async def next_response(self) -> pb.ExchangeResponse | None:
         """All that is ready; waits until there is something. None when nothing can come any more."""
-        while not (self._ready or self._pong):
+        while not (self._ready or self._pong) and self._has_said_so:
             if self._is_ending and not self._calls:
                 return None
             self._changed.clear()
@@ -122,7 +140,10 @@ class _Exchange:
             parts.append(part)
             size_bytes += len(part.response)
         pong, self._pong = self._pong, 0
-        return pb.ExchangeResponse(parts=parts, pong=pong, load_report=self._news_of_load())
+        self._has_said_so = True
+        return pb.ExchangeResponse(
+            parts=parts, pong=pong, load_report=self._news_of_load(), is_draining=self._is_draining
+        )
 
     def _news_of_load(self) -> bytes:
         """The load report, unless it is what was said last."""

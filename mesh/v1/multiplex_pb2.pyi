@@ -227,10 +227,15 @@ class ExchangeResponse(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     PONG_FIELD_NUMBER: _builtins.int
     LOAD_REPORT_FIELD_NUMBER: _builtins.int
+    IS_DRAINING_FIELD_NUMBER: _builtins.int
     pong: _builtins.int
     """Not 0: the answer to a ping."""
     load_report: _builtins.bytes
     """The load of the replica as of now, an xds.data.orca.v3.OrcaLoadReport, serialized; empty: as last said."""
+    is_draining: _builtins.bool
+    """True in every message from the moment on at which the process begins to end: new calls had better go elsewhere, and
+    so had streams that can. It takes calls for a while still. Default false.
+    """
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallPart]:
         """In the order in which they became ready; those of one call in its own order."""
@@ -241,10 +246,11 @@ class ExchangeResponse(_message.Message):
         parts: _abc.Iterable[Global___CallPart] | None = ...,
         pong: _builtins.int = ...,
         load_report: _builtins.bytes = ...,
+        is_draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_report", b"load_report", "parts", b"parts", "pong", b"pong"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_draining", b"is_draining", "load_report", b"load_report", "parts", b"parts", "pong", b"pong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

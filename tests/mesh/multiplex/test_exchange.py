@@ -245,3 +245,44 @@ async def test_a_port_that_takes_connections_and_says_nothing_is_found_out() -> 
     for writer in hung:
         writer.close()
     server.close()
+
+
+class Draining(MultiplexServiceServicer):
+    """Answers every message; says what `is_draining` is, and ends the exchange after a message when `ends`."""
+
+    def __init__(self) -> None:
+        self.is_draining = True
+        self.ends = False
+
+    async def Exchange(
+        self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: object
+    ) -> AsyncIterator[pb.ExchangeResponse]:
+        async for request in request_iterator:
+            answer = lm.TokenizeResponse(token_ids=[7]).SerializeToString()
+            parts = [pb.CallPart(call_id=opened.call_id, response=answer, is_last=True) for opened in request.opened]
+            yield pb.ExchangeResponse(parts=parts, is_draining=self.is_draining)
+            if self.ends:
+                return
+
+
+async def test_a_drain_lasts_until_the_peer_takes_it_back_or_the_exchange_ends() -> None:
+    servicer = Draining()
+    server = grpc.aio.server()
+    add_MultiplexServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_multiplexed(f"127.0.0.1:{port}") as channel:
+        changes: list[bool] = []
+        channel.peer.on_drain = changes.append
+        for is_draining in (True, True, False, True):
+            servicer.is_draining = is_draining
+            assert await length(channel, "a") == 7
+            assert channel.peer.is_draining == is_draining
+        servicer.ends = True
+        assert await length(channel, "a") == 7
+        await eventually(lambda: not channel.peer.is_draining)
+        servicer.is_draining = servicer.ends = False
+
+        assert await length(channel, "a") == 7
+        assert changes == [True, False, True, False]
+    await server.stop(None)

@@ -215,12 +215,50 @@ async def test_an_id_in_use_is_refused_and_its_first_call_goes_on(peer: Peer, se
     assert lm.GenerateResponse.FromString(response.parts[0].response).text == "first"
 
 
-async def test_a_draining_server_finishes_its_calls_and_takes_none(
+async def test_a_drain_is_said_at_once_and_calls_are_taken(
     peer: Peer, servicer: Stepping, multiplex: MultiplexServicer
 ) -> None:
     peer.open(1)
     await _all_wait(servicer, 1)
-    multiplex.drain()
+    multiplex.begin_drain()
+
+    response = await peer.read()
+
+    assert response is not None and response.is_draining and not response.parts
+    peer.open(2)
+    await _all_wait(servicer, 2)
+    servicer.step()
+    response = await peer.read()
+    assert response is not None and response.is_draining
+    assert [part.call_id for part in response.parts] == [1, 2]
+
+
+async def test_an_exchange_that_is_opened_during_a_drain_is_told_at_once(
+    multiplex: MultiplexServicer, peer: Peer
+) -> None:
+    multiplex.begin_drain()
+
+    response = await peer.read()
+
+    assert response is not None and response.is_draining
+
+
+async def test_a_server_that_does_not_drain_never_says_so(peer: Peer) -> None:
+    peer.send(pb.ExchangeRequest(ping=1))
+
+    response = await peer.read()
+
+    assert response is not None and not response.is_draining
+
+
+async def test_an_ending_server_says_so_finishes_its_calls_and_takes_none(
+    peer: Peer, servicer: Stepping, multiplex: MultiplexServicer
+) -> None:
+    peer.open(1)
+    await _all_wait(servicer, 1)
+    multiplex.end()
+    response = await peer.read()
+    assert response is not None and response.is_draining
     peer.open(2)
 
     assert (await peer.status()).code == grpc.StatusCode.UNAVAILABLE.value[0]
