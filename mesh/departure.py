@@ -1,7 +1,8 @@
-"""Interrupts the reading of a stream whose replica leaves the mesh, so that the stream can move to another one.
+"""Interrupts the reading of a stream whose replica is about to end, so that the stream can move to another one.
 
-A replica that drains withdraws its lease first: from then on its streams have others to go to, and each that moves is
-one less for the drain to wait for. A stream that would end soon stays, and so does one that nobody else can take.
+A replica that drains tells its callers so, and withdraws its lease: from then on its streams have others to go to, and
+each that moves is one less for the drain to wait for. A stream that would end soon stays, and so does one that nobody
+else can take.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LOOK_AGAIN_S = 0.25
 
 
 class ReplicaLeft(Exception):
-    """The replica has left the mesh, and another can take the stream."""
+    """The replica is about to end, or has left the mesh, and another can take the stream."""
 
 
 class Departure:
@@ -68,7 +69,7 @@ class Departure:
         self._watching.cancel()
 
     async def _watch(self) -> None:
-        await self._endpoint.left.wait()
+        await self._endpoint.departing.wait()
         await asyncio.sleep(self._grace_s)
         while True:
             if self._may_move():

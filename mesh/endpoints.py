@@ -47,8 +47,8 @@ class Endpoint:
     """One replica as this process sees it.
 
     in_flight: calls dispatched to it that have not ended. dispatched_work: what they cost together. report: what it
-    last said of its load. others_work: what of that is not this process's, as far as it is still believed. left: set
-    when the view lost it.
+    last said of its load. others_work: what of that is not this process's, as far as it is still believed. has_left:
+    the view lost it. departing: set while its streams had better go elsewhere, as it has left, or says that it drains.
     """
 
     replica: Replica
@@ -58,7 +58,8 @@ class Endpoint:
     report: LoadReport | None = None
     others_work: float = 0.0
     outlier: Outlier = field(default_factory=Outlier)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
+    has_left: bool = False
+    departing: asyncio.Event = field(default_factory=asyncio.Event)
     _others_work_then: float = 0.0
     _reported_at: float = 0.0
 
@@ -91,8 +92,9 @@ class Endpoint:
 class EndpointSet:
     """The endpoints of the newest view. Owns their channels.
 
-    full: those that have `max_in_flight` calls. on_freed: called with an endpoint at which a call has ended.
-    on_left: called when replicas have left, with the ids of those that are there.
+    full: those that have `max_in_flight` calls. draining: those that say that they are about to end. on_freed: called
+    with an endpoint at which a call has ended. on_left: called when replicas have left, with the ids of those that are
+    there.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class EndpointSet:
         max_in_flight: int = sys.maxsize,
     ) -> None:
         self.full: set[Endpoint] = set()
+        self.draining: set[Endpoint] = set()
         self.on_freed: Callable[[Endpoint], None] = lambda _endpoint: None
         self.on_left: Callable[[Set[str]], None] = lambda _ids: None
         self._view = view
@@ -167,7 +170,7 @@ class EndpointSet:
     def release(self, endpoint: Endpoint, cost: float) -> None:
         """The call has ended."""
         self.unreserve(endpoint, cost)
-        if endpoint.left.is_set() and endpoint.in_flight == 0:
+        if endpoint.has_left and endpoint.in_flight == 0:
             self._leaving.discard(endpoint)
             self._close_soon(endpoint)
         self.on_freed(endpoint)
@@ -200,7 +203,8 @@ class EndpointSet:
             endpoint.replica = replica
             self._present[key] = endpoint
         for endpoint in before.values():
-            endpoint.left.set()
+            endpoint.has_left = True
+            endpoint.departing.set()
             if endpoint.in_flight:
                 self._leaving.add(endpoint)
             else:
@@ -219,8 +223,20 @@ class EndpointSet:
                 log.warning(event, replica=replica.id, address=replica.address)
 
             channel.peer.on_suspect = on_suspect
+            channel.peer.on_drain = lambda is_draining: self._note_draining(endpoint, is_draining)
             channel.peer.on_load = lambda report: endpoint.reported(report, self._now())
         return endpoint
+
+    def _note_draining(self, endpoint: Endpoint, is_draining: bool) -> None:
+        replica = endpoint.replica
+        log.info("replica_drains" if is_draining else "replica_drained", replica=replica.id, address=replica.address)
+        if is_draining:
+            self.draining.add(endpoint)
+            endpoint.departing.set()
+        else:
+            self.draining.discard(endpoint)
+            if not endpoint.has_left:
+                endpoint.departing.clear()
 
     def _close_soon(self, endpoint: Endpoint) -> None:
         task = asyncio.get_running_loop().create_task(endpoint.channel.close())

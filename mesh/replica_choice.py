@@ -148,6 +148,12 @@ class ReplicaChoice:
         """True when a replica that was not tried serves the target, and the budget allows a try; spends from it."""
         return self.has_untried(attempts) and self._budget.try_spend()
 
+    def may_move(self, attempts: Attempts) -> bool:
+        """As `may_resume`, for a stream whose replica departs and still answers: to one that is well and stays."""
+        now = self._now()
+        staying = (endpoint for endpoint in self._untried(attempts) if not endpoint.departing.is_set())
+        return any(end.outlier.admits(now, end.in_flight) for end in staying) and self._budget.try_spend()
+
     def resumed(self, target: Target, reason: str) -> None:
         """A stream goes on at another replica. reason: a word of PoolMetrics."""
         self._metrics.resumptions.labels(service_name(target.kind), reason).inc()
@@ -197,8 +203,8 @@ class ReplicaChoice:
         healthy = [endpoint for endpoint in untried if endpoint.outlier.admits(now, endpoint.in_flight)]
         return self._pick(attempts.target, attempts.request, self._free(healthy) or healthy or untried)
 
-    def _untried(self, attempts: Attempts) -> list[Endpoint]:
-        return [endpoint for endpoint in self._candidates(attempts.target) if endpoint not in attempts.tried]
+    def _untried(self, attempts: Attempts) -> Sequence[Endpoint]:
+        return self._staying([end for end in self._responsive(attempts.target) if end not in attempts.tried])
 
     def _grant(self, target: Target, request: Request) -> Endpoint | None:
         """One for a request that has waited: nobody who is known to fail, unless it is time to try him again."""
@@ -215,9 +221,21 @@ class ReplicaChoice:
         return candidates[self._policy(target).pick(candidates, request)] if candidates else None
 
     def _candidates(self, target: Target) -> Sequence[Endpoint]:
+        return self._staying(self._responsive(target))
+
+    def _responsive(self, target: Target) -> Sequence[Endpoint]:
         # Of a version that nobody has, any replica of the model says best what is wrong with it.
         found = self.endpoints.serving(target) or self.endpoints.serving(Target(target.kind, target.deployment))
         return self.endpoints.responsive(found)
+
+    def _staying(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        """Those that do not drain; all of them while none of those is well, for one that drains answers to its end."""
+        draining = self.endpoints.draining
+        if not draining:
+            return endpoints
+        now = self._now()
+        staying = [endpoint for endpoint in endpoints if endpoint not in draining]
+        return staying if any(end.outlier.admits(now, end.in_flight) for end in staying) else endpoints
 
     def _policy(self, target: Target) -> Policy:
         key = (target.kind, target.deployment)

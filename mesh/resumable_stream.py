@@ -103,6 +103,8 @@ class _Recovery:
         self._attempts = choice.begin(target, request)
         self._has_begun = False
         self._is_progressing = False
+        self._has_moved = False
+        self._is_movable = True
         self._num_resumed = 0
         self._num_failed_in_a_row = 0
         self._give_up_at = 0.0
@@ -112,7 +114,11 @@ class _Recovery:
         """The replica of the next attempt; a stream that has begun waits for one."""
         while True:
             try:
-                return await self._choice.choose(self._attempts)
+                endpoint = await self._choice.choose(self._attempts)
+                if self._has_moved:
+                    # The one that it left was well, and may be back when this one drains in its turn.
+                    self._attempts.tried, self._has_moved = [endpoint], False
+                return endpoint
             except (Unavailable, Overloaded) as nobody:
                 if not self._has_begun:
                     raise
@@ -122,6 +128,8 @@ class _Recovery:
         """A message has come."""
         if not self._is_progressing:
             self._has_begun = self._is_progressing = self._attempts.has_begun = True
+            # Who failed before may be back when this one drains.
+            self._attempts.tried = [endpoint]
             endpoint.outlier.succeeded()
 
     def failed(self, endpoint: Endpoint, failure: grpc.aio.AioRpcError | BrokenAnswer) -> None:
@@ -130,7 +138,7 @@ class _Recovery:
 
     def may_move(self) -> bool:
         """True when another replica can take the stream now; spends from the budget."""
-        return self._choice.may_resume(self._attempts)
+        return self._is_movable and self._choice.may_move(self._attempts)
 
     async def ended(self, endpoint: Endpoint, failure: Break | None) -> None:
         """Return when another attempt is due; raise what the stream's reader is told when there is none.
@@ -140,12 +148,13 @@ class _Recovery:
         has_progressed, self._is_progressing = self._is_progressing, False
         if has_progressed:
             self._num_failed_in_a_row = 0
-            self._attempts.tried = [endpoint]
             self._give_up_at = self._now() + RESUME_WITHIN_S
             self._backoff.reset()
         if failure is None:
+            self._has_moved = True
             self._resumed(endpoint, "left")
         elif isinstance(failure, CannotContinue):
+            self._is_movable = False  # from a replica that can, to one that cannot
             await self._until_another(Unavailable(str(failure)))
             self._resumed(endpoint, "other_model")
         else:

@@ -50,7 +50,7 @@ async def test_messages_pass_while_the_replica_is_there(endpoint: Endpoint) -> N
 async def test_a_waiting_read_is_interrupted_and_the_task_goes_on(endpoint: Endpoint) -> None:
     messages = Messages()
     departure = Departure(endpoint, lambda: True, grace_s=0)
-    asyncio.get_running_loop().call_later(0.01, endpoint.left.set)
+    asyncio.get_running_loop().call_later(0.01, endpoint.departing.set)
 
     with pytest.raises(ReplicaLeft):
         await departure.read(messages.stream())
@@ -72,7 +72,7 @@ async def test_the_next_read_is_refused_when_nobody_was_reading(endpoint: Endpoi
     messages = Messages()
     messages.allowed.release()
     departure = Departure(endpoint, may_move, grace_s=0)
-    endpoint.left.set()
+    endpoint.departing.set()
     await asked.wait()
 
     with pytest.raises(ReplicaLeft):
@@ -88,7 +88,7 @@ async def test_a_stream_that_nobody_else_can_take_stays(endpoint: Endpoint) -> N
 
     messages = Messages()
     departure = Departure(endpoint, may_move, grace_s=0)
-    endpoint.left.set()
+    endpoint.departing.set()
     reading = asyncio.ensure_future(departure.read(messages.stream()))
     await asked.wait()
     messages.allowed.release()
@@ -108,7 +108,7 @@ async def test_a_cancel_from_elsewhere_is_a_cancel(endpoint: Endpoint) -> None:
     departure = Departure(endpoint, may_move, grace_s=0)
     reading = asyncio.ensure_future(departure.read(Messages().stream()))
     await asyncio.sleep(0)
-    endpoint.left.set()
+    endpoint.departing.set()
 
     with pytest.raises(asyncio.CancelledError):
         await reading

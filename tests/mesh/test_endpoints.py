@@ -96,7 +96,7 @@ async def test_same_id_at_another_address_is_another_endpoint() -> None:
     [second] = endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
 
     assert first is not second
-    assert first.left.is_set()
+    assert first.has_left and first.departing.is_set()
 
 
 async def test_those_that_owe_a_sign_of_life_are_left_out_unless_all_do() -> None:
@@ -118,6 +118,25 @@ async def test_those_that_owe_a_sign_of_life_are_left_out_unless_all_do() -> Non
     assert endpoints.responsive(both) == both
     channels[0].peer.suspect(False)
     assert endpoints.responsive(both) == both[:1]
+    await endpoints.close()
+
+
+async def test_one_that_drains_departs_until_it_says_otherwise_unless_the_view_lost_it() -> None:
+    current = [MeshView(replicas={"r1": predictor("r1", "127.0.0.1:1")})]
+    endpoints = EndpointSet(lambda: current[0], open_multiplexed)
+    [endpoint] = endpoints.serving(Target(SERVICE_KIND_PREDICTOR, "iris"))
+    assert isinstance(endpoint.channel, MultiplexedChannel)
+    seen = []
+    for is_draining in (True, False):
+        endpoint.channel.peer.drain(is_draining)
+        seen.append((endpoint in endpoints.draining, endpoint.departing.is_set()))
+    endpoint.channel.peer.drain(True)
+    current[0] = MeshView()
+    endpoints.follow_view()
+    endpoint.channel.peer.drain(False)
+
+    assert seen == [(True, True), (False, False)]
+    assert not endpoints.draining and endpoint.departing.is_set()
     await endpoints.close()
 
 

@@ -166,3 +166,40 @@ async def _keep_out(num_replicas: int, fates: list[tuple[str, int]]) -> None:
         assert len(chosen) >= num_replicas - num_replicas // 2
         if len(kept_out) <= num_replicas // 2:
             assert chosen == {endpoint.id for endpoint in present} - kept_out
+
+
+@settings(deadline=None)
+@given(fates=st.lists(st.sampled_from(["well", "drains", "fails", "fails and drains"]), min_size=1, max_size=7))
+def test_one_that_drains_is_chosen_only_while_no_other_is_well(fates: list[str]) -> None:
+    asyncio.run(_leave_out(fates))
+
+
+async def _leave_out(fates: list[str]) -> None:
+    view = view_of(*(predictor(f"r{number}", f"r{number}:1") for number in range(len(fates))))
+    no_channel: Any = None
+    endpoints = EndpointSet(lambda: view, lambda _address: no_channel)
+    choice = ReplicaChoice(endpoints, PoolMetrics(CollectorRegistry()), policy="round_robin", now=lambda: 1000.0)
+    target = Target(PREDICTOR, "iris")
+    by_fate: dict[str, set[str]] = {}
+    for endpoint, fate in zip(endpoints.serving(target), fates, strict=True):
+        by_fate.setdefault(fate, set()).add(endpoint.id)
+        if "drains" in fate:
+            endpoints.draining.add(endpoint)
+        if "fails" in fate:
+            endpoint.outlier.failed(1000.0)
+
+    firsts = {(await choice.choose(choice.begin(target, ANY))).id for _ in fates}
+    attempts = choice.begin(target, ANY)
+    first, *others = [(await choice.choose(attempts)).id for _ in fates]
+
+    well, draining = by_fate.get("well", set()), by_fate.get("drains", set())
+    if well:
+        assert well <= firsts and not firsts & draining
+    else:
+        assert draining <= firsts
+    # Attempts after the first: those that are well, then those that drain, then those that are known to fail.
+    assert first not in draining or not well
+    well, draining = well - {first}, draining - {first}
+    assert set(others[: len(well)]) == well
+    assert set(others[len(well) :][: len(draining)]) == draining
+    assert len({first, *others}) == len(fates)
