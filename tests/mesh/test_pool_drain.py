@@ -34,25 +34,24 @@ NUM_MESSAGES = 6
 
 
 class Model(LanguageModelServicer):
-    """Generate says its replica's number and counts on from the tokens that are given; message 2 waits for `go_on`."""
+    """Generate says its replica's number and counts on from the tokens that are given; messages 2 and 4 wait."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.go_on = asyncio.Event()
-        self.num_running = 0
+        self.gates = {2: asyncio.Event(), 4: asyncio.Event()}
+
+    def go_on(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
 
     async def Tokenize(self, request: lm.TokenizeRequest, _: Any) -> lm.TokenizeResponse:
         return lm.TokenizeResponse(token_ids=[self.number])
 
     async def Generate(self, request: lm.GenerateRequest, _: Any) -> AsyncIterator[lm.GenerateResponse]:
-        self.num_running += 1
-        try:
-            for count in range(len(request.continue_from), NUM_MESSAGES):
-                if count == 2:
-                    await self.go_on.wait()
-                yield lm.GenerateResponse(token_ids=[self.number, count])
-        finally:
-            self.num_running -= 1
+        for count in range(len(request.continue_from), NUM_MESSAGES):
+            if count in self.gates:
+                await self.gates[count].wait()
+            yield lm.GenerateResponse(token_ids=[self.number, count])
 
 
 class Replica:
@@ -158,6 +157,11 @@ class Stream:
         return self.seen[-1][0]
 
 
+def num_resumed(metrics: CollectorRegistry, reason: str) -> float:
+    labels = {"service": "predictor", "reason": reason}
+    return metrics.get_sample_value("meshserve_stream_resumptions_total", labels) or 0.0
+
+
 def is_draining(pool: EndpointPool, number: int) -> bool:
     return f"r{number}" in {endpoint.id for endpoint in pool._endpoints.draining}
 
@@ -192,14 +196,13 @@ async def test_streams_move_and_the_server_ends_long_before_its_grace_time() -> 
             streams = [Stream(pool) for _ in range(3)]
             assert [await stream.waits() for stream in streams] == [0] * 3
             source.view = source_of(first, second).view
-            second.model.go_on.set()
+            second.model.go_on()
 
             await first.end()
             await asyncio.gather(*(stream.task for stream in streams))
 
     assert all(stream.seen == [(0, 0), (0, 1), *((1, count) for count in range(2, 6))] for stream in streams)
-    labels = {"service": "predictor", "reason": "left"}
-    assert metrics.get_sample_value("meshserve_stream_resumptions_total", labels) == 3
+    assert num_resumed(metrics, "left") == 3
 
 
 async def test_a_lone_replica_answers_and_keeps_its_streams_until_it_ends() -> None:
@@ -210,7 +213,7 @@ async def test_a_lone_replica_answers_and_keeps_its_streams_until_it_ends() -> N
         await eventually(lambda: is_draining(pool, 0))
 
         assert await askers(pool) == {0}
-        asyncio.get_running_loop().call_later(departure.GRACE_S + 0.1, only.model.go_on.set)
+        asyncio.get_running_loop().call_later(departure.GRACE_S + 0.1, only.model.go_on)
         await stream.task
 
     assert stream.seen == [(0, count) for count in range(NUM_MESSAGES)]
@@ -227,7 +230,7 @@ async def test_when_all_drain_each_stream_stays_where_it_is() -> None:
 
         assert await askers(pool) == {0, 1}
         for replica in (first, second):
-            asyncio.get_running_loop().call_later(departure.GRACE_S + 0.1, replica.model.go_on.set)
+            asyncio.get_running_loop().call_later(departure.GRACE_S + 0.1, replica.model.go_on)
         await stream.task
 
     assert stream.seen == [(holder, count) for count in range(NUM_MESSAGES)]
@@ -243,7 +246,7 @@ async def test_one_that_drains_is_asked_rather_than_one_that_is_dead() -> None:
         await eventually(lambda: is_draining(pool, 0))
 
         assert await askers(pool) == {0}
-        draining.model.go_on.set()
+        draining.model.go_on()
         await stream.task
 
     assert stream.seen == [(0, count) for count in range(NUM_MESSAGES)]
@@ -257,17 +260,16 @@ async def test_a_stream_that_the_other_one_cannot_take_comes_back_and_ends_where
             stream = Stream(pool, refuses=1)
             await stream.waits()
             source.view = source_of(draining, other).view
-            other.model.go_on.set()
+            other.model.go_on()
             draining.drain()
 
-            labels = {"service": "predictor", "reason": "other_model"}
-            await eventually(
-                lambda: metrics.get_sample_value("meshserve_stream_resumptions_total", labels) is not None, 20
-            )
-            asyncio.get_running_loop().call_later(departure.GRACE_S + 0.3, draining.model.go_on.set)
+            await eventually(lambda: num_resumed(metrics, "other_model") == 1, 20)
+            draining.model.gates[2].set()
+            asyncio.get_running_loop().call_later(departure.GRACE_S + 0.3, draining.model.go_on)
             await stream.task
 
     assert stream.seen == [(0, count) for count in range(NUM_MESSAGES)]
+    assert num_resumed(metrics, "left") == num_resumed(metrics, "other_model") == 1  # and not back and forth
 
 
 async def test_replicas_of_a_file_restart_one_after_the_other_and_a_stream_outlives_both(tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ async def test_replicas_of_a_file_restart_one_after_the_other_and_a_stream_outli
             await replica.end()
             await replica.start()
             await until_used(pool, replica.number)
-        restarting[0].model.go_on.set()
+        restarting[0].model.go_on()
         await stream.task
         await pool.close()
         await discovery.close()

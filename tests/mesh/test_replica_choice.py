@@ -17,7 +17,7 @@ from mesh.endpoints import EndpointSet, Target
 from mesh.errors import ModelNotReady, Unavailable
 from mesh.pool import EndpointPool
 from mesh.pool_metrics import PoolMetrics
-from mesh.replica_choice import ReplicaChoice
+from mesh.replica_choice import Attempts, ReplicaChoice
 from mesh.testing import eventually
 from mesh.v1.registry_pb2 import SERVICE_KIND_EXPLAINER, Replica, ServedModel
 from tests.mesh.pool_rig import (
@@ -185,6 +185,7 @@ async def _leave_out(fates: list[str]) -> None:
         by_fate.setdefault(fate, set()).add(endpoint.id)
         if "drains" in fate:
             endpoints.draining.add(endpoint)
+            endpoint.departing.set()
         if "fails" in fate:
             endpoint.outlier.failed(1000.0)
 
@@ -203,3 +204,5 @@ async def _leave_out(fates: list[str]) -> None:
     assert set(others[: len(well)]) == well
     assert set(others[len(well) :][: len(draining)]) == draining
     assert len({first, *others}) == len(fates)
+    for endpoint in endpoints.draining:
+        assert choice.may_move(Attempts(target, ANY, tried=[endpoint])) == ("well" in fates)
