@@ -182,11 +182,17 @@ class SlowBody(DeadlineExceeded):
 
 
 def _with_standing(request: context.RequestContext, headers: Headers) -> context.RequestContext:
-    """`request`, with the tenant and the priority that its client gives. Raises InvalidInput."""
+    """`request`, with the tenant, the priority and the session that its client gives. Raises InvalidInput."""
     tenant, priority = headers.get(context.TENANT_HEADER), headers.get(context.PRIORITY_HEADER)
-    if tenant is None and priority is None:
+    session = headers.get(context.SESSION_HEADER)
+    if tenant is None and priority is None and session is None:
         return request
-    return dataclasses.replace(request, tenant=context.tenant_from(tenant), priority=context.priority_from(priority))
+    return dataclasses.replace(
+        request,
+        tenant=context.tenant_from(tenant),
+        priority=context.priority_from(priority),
+        session=context.session_from(session),
+    )
 
 
 @asynccontextmanager

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from mesh.errors import InvalidInput
 
 REQUEST_ID_HEADER = "x-request-id"
 TENANT_HEADER = "x-tenant"
 PRIORITY_HEADER = "x-priority"
+SESSION_HEADER = "x-session-id"
 MAX_PRIORITY = 100
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
@@ -35,7 +37,8 @@ class RequestContext:
     """request_id: from the client, or made at the first hop. deadline: in time.monotonic() seconds; None: none.
 
     header: the value of an HTTP header or gRPC metadata entry as it came, by its name in lower case; None: not there.
-    tenant: whose it is; empty: nobody said. priority: -100 to 100; where requests queue, higher ones go first.
+    tenant: whose it is; empty: nobody said. priority: -100 to 100; where requests queue, higher ones go first. session:
+    requests of one session belong on one replica, where the balancing policy looks at it; empty: of none.
     """
 
     request_id: str
@@ -43,6 +46,7 @@ class RequestContext:
     header: Callable[[str], str | None] = field(default=no_header, compare=False, repr=False)
     tenant: str = ""
     priority: int = 0
+    session: str = ""
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
@@ -104,6 +108,16 @@ def tenant_from(value: str | None) -> str:
     if not _SAFE_ID.match(value):
         raise InvalidInput(f"{TENANT_HEADER} must be 1 to 128 letters, digits or . _ : -", field=TENANT_HEADER)
     return value
+
+
+def session_from(value: str | None) -> str:
+    """The session that a header names, fit to be sent on; empty when there is none.
+
+    Never refused, since it only hints: what is longer, or of other characters, than an id is replaced by its hash.
+    """
+    if not value or _SAFE_ID.match(value):
+        return value or ""
+    return blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def priority_from(value: str | None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc.aio
 from prometheus_client import Counter
@@ -79,8 +79,14 @@ class ReplicaChoice:
         make_policy(policy, self._rng)
 
     def begin(self, target: Target, request: Request) -> Attempts:
-        """A request that has not been tried; counted, since retries are a share of these."""
+        """A request that has not been tried; counted, since retries are a share of these.
+
+        A request without a key gets that of the session of the request that is being handled.
+        """
         self._budget.on_attempt()
+        handled = context.current()
+        if handled is not None and handled.session and not request.key:
+            request = replace(request, key=handled.session)
         return Attempts(target, request)
 
     async def choose(self, attempts: Attempts) -> Endpoint:

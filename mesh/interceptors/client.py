@@ -1,4 +1,4 @@
-"""Client side: every outgoing call bears the request's id, tenant, priority, trace, and what is left of its deadline.
+"""Client side: what every outgoing call bears of the request: id, tenant, priority, session, trace, and time left.
 
 gRPC forwards none of these by itself. A call that no request caused (a lease renewal, a watch) goes out as it is.
 """
@@ -16,7 +16,7 @@ ClientCallDetails = grpc.aio.ClientCallDetails
 
 
 def headers() -> dict[str, str]:
-    """What a call bears of the current request: its id, its trace, and where they are known its tenant and priority."""
+    """What a call bears of the current request: id and trace, and where they are known tenant, priority and session."""
     additions = tracing.inject()
     request = context.current()
     if request is not None:
@@ -25,6 +25,8 @@ def headers() -> dict[str, str]:
             additions[context.TENANT_HEADER] = request.tenant
         if request.priority:
             additions[context.PRIORITY_HEADER] = str(request.priority)
+        if request.session:
+            additions[context.SESSION_HEADER] = request.session
     return additions
 
 

@@ -210,7 +210,7 @@ class _Call:
 
     def __enter__(self) -> None:
         # Only the few headers that are asked for: building a mapping of all costs more than the look.
-        request_id = trace_parent = tenant = priority = None
+        request_id = trace_parent = tenant = priority = session = None
         metadata = self._servicer_context.invocation_metadata() or ()
         for name, value in metadata:
             if name == context.REQUEST_ID_HEADER:
@@ -221,11 +221,14 @@ class _Call:
                 tenant = value
             elif name == context.PRIORITY_HEADER:
                 priority = value
+            elif name == context.SESSION_HEADER:
+                session = value
         left_s = self._servicer_context.time_remaining()
         self._request = context.RequestContext(
             context.request_id_from(request_id if isinstance(request_id, str) else None),
             None if left_s is None else time.monotonic() + left_s,
             partial(_text_entry, metadata),
+            session=context.session_from(session if isinstance(session, str) else None),
         )
         if tenant is not None or priority is not None:
             self._take_standing(tenant, priority)

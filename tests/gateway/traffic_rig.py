@@ -50,6 +50,7 @@ class VersionedPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
     versions: tuple[str, ...]
     asked: list[tuple[str, str]] = field(default_factory=list)  # model and version, request by request
     priorities: list[int] = field(default_factory=list)  # of these
+    sessions: list[str | None] = field(default_factory=list)  # of these
     generate_requests: list[lm.GenerateRequest] = field(default_factory=list)
     failures: dict[str, MeshError] = field(default_factory=dict)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class VersionedPredictor(GRPCInferenceServiceServicer, LanguageModelServicer):
     async def _version(self, name: str, version: str) -> str:
         self.asked.append((name, version))
         self.priorities.append(int(context.header(context.PRIORITY_HEADER) or 0))
+        self.sessions.append(context.header(context.SESSION_HEADER))
         version = version or self.versions[0]
         if version not in self.versions:
             raise ModelNotFound(f"model '{name}' has no version {version}")

@@ -61,6 +61,21 @@ def test_a_tenant_is_a_safe_name_or_refused(text: str) -> None:
         assert tenant == text == context.request_id_from(text)
 
 
+@given(st.text(min_size=1, max_size=300))
+def test_a_session_is_always_fit_to_be_sent_on_and_stays_the_same_from_hop_to_hop(text: str) -> None:
+    session = context.session_from(text)
+
+    assert session == context.request_id_from(session) == context.session_from(session)
+
+
+def test_sessions_that_are_no_safe_names_are_told_apart() -> None:
+    names = ["a b", "a  b", "ä", "x" * 129, "x" * 130, "safe", "\ud800"]
+
+    assert len({context.session_from(name) for name in names}) == len(names)
+    assert context.session_from("safe") == "safe"
+    assert context.session_from(None) == context.session_from("") == ""
+
+
 @pytest.mark.parametrize(("text", "priority"), [(None, 0), ("", 0), ("0", 0), ("-100", -100), ("100", 100), ("7", 7)])
 def test_priorities(text: str | None, priority: int) -> None:
     assert context.priority_from(text) == priority

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from mesh import context
 from mesh.balancing import ANY, Request
 from mesh.endpoints import EndpointSet, Target
 from mesh.errors import ModelNotReady, Unavailable
+from mesh.multiplex.channel import open_multiplexed
 from mesh.pool import EndpointPool
 from mesh.pool_metrics import PoolMetrics
 from mesh.replica_choice import Attempts, ReplicaChoice
@@ -112,6 +114,33 @@ async def test_prompts_of_one_prefix_go_to_one_replica_and_not_back_to_one_that_
                 assert await _asked_for(pool, prefix, servicers) == {1 - home}
                 source.view = everybody
                 assert await _asked_for(pool, prefix, servicers, times=5) == {1 - home}
+
+
+async def test_requests_of_one_session_go_to_one_replica_where_the_policy_looks_at_keys() -> None:
+    servicers = [Answering() for _ in range(4)]
+    async with serving(*servicers) as addresses:
+        source = Source(*(predictor(f"r{number}", address) for number, address in enumerate(addresses)))
+        async with pool_over(source, policy="consistent_hash") as pool:
+            homes = set()
+            for session in map(str, range(12)):
+                before = [servicer.calls for servicer in servicers]
+                with context.bind(context.RequestContext("r", session=session)):
+                    for _ in range(5):
+                        await pool.unary(PREDICTOR, "iris", live)
+                asked = [one.calls - then for one, then in zip(servicers, before, strict=True)]
+                assert sorted(asked) == [0, 0, 0, 5]
+                homes.add(asked.index(5))
+            assert len(homes) > 1
+
+
+async def test_a_key_of_the_requests_own_comes_before_its_session() -> None:
+    endpoints = EndpointSet(Source(), open_multiplexed)
+    choice = ReplicaChoice(endpoints, PoolMetrics(CollectorRegistry()), policy="round_robin")
+    target = Target(PREDICTOR, "iris")
+    with context.bind(context.RequestContext("r", session="s")):
+        keys = [choice.begin(target, request).request.key for request in (ANY, Request(key="own"))]
+
+    assert keys == ["s", "own"]
 
 
 async def _asked_for(

@@ -36,3 +36,10 @@ def test_id_that_the_caller_set_stays() -> None:
     with context.bind(context.RequestContext("r")):
         assert list(with_context(details(**{"x-request-id": "own"})).metadata) == [("x-request-id", "own")]
         assert list(with_context(details()).metadata) == [("x-request-id", "r")]
+
+
+def test_whose_it_is_how_urgent_and_its_session_go_along() -> None:
+    with context.bind(context.RequestContext("r", tenant="acme", priority=-5, session="s1")):
+        sent = dict(with_context(details()).metadata)
+
+    assert sent == {"x-request-id": "r", "x-tenant": "acme", "x-priority": "-5", "x-session-id": "s1"}

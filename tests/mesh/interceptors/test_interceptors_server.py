@@ -52,6 +52,11 @@ async def header_of(request: bytes, _context: Any) -> bytes:
     return (context.header(request.decode()) or "none").encode()
 
 
+async def session_of(_request: bytes, _context: Any) -> bytes:
+    handled = context.current()
+    return b"" if handled is None else handled.session.encode()
+
+
 async def flooding(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
     while True:
         yield bytes(1 << 20)
@@ -91,6 +96,7 @@ async def channel(registry: CollectorRegistry) -> AsyncIterator[grpc.aio.Channel
         "Named": grpc.unary_unary_rpc_method_handler(named, health_pb2.HealthCheckRequest.FromString),
         "NamedStream": grpc.unary_stream_rpc_method_handler(named_streaming, health_pb2.HealthCheckRequest.FromString),
         "Header": grpc.unary_unary_rpc_method_handler(header_of),
+        "Session": grpc.unary_unary_rpc_method_handler(session_of),
         "Flood": grpc.unary_stream_rpc_method_handler(flooding),
     }
     table.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
@@ -168,6 +174,14 @@ async def test_wrong_header_is_the_callers_error(channel: grpc.aio.Channel, head
     with pytest.raises(grpc.aio.AioRpcError, match=f"{header[0]} must be"):
         async for _ in channel.unary_stream("/t.T/UnaryStream")(b"x", metadata=(header,), timeout=5):
             pass
+
+
+@pytest.mark.parametrize("name", ["s1", "a b" * 1000, ""])
+async def test_a_session_of_any_name_is_taken(channel: grpc.aio.Channel, name: str) -> None:
+    ask = channel.unary_unary("/t.T/Session")
+
+    assert await ask(b"", metadata=(("x-session-id", name),), timeout=5) == context.session_from(name).encode()
+    assert await ask(b"", timeout=5) == b""
 
 
 async def test_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:
