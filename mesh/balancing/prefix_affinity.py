@@ -7,8 +7,8 @@ What is tuned, and how near it comes to perfect knowledge: docs/balancing.md. Th
    requests share: among them, the next block decides by rendezvous hashing, and sooner a further one gets the text.
 2. All replicas, in the order that rendezvous hashing gives for the prompt's first block. Gateways that do not see each
    other begin at the same one, and go on in the same order, so that each finds what another has placed. The first that
-   is not too busy takes it. A prompt of which nothing is known needs one that is hardly busier than the mean: cold
-   prompts spread as they would by load.
+   is not too busy takes it. For a prompt of which nothing is known, the fewer prompts of late shared anything, the less
+   busy that may be: where nothing is ever shared, prompts go by load.
 3. When all of these are too busy: the less busy of two.
 """
 
@@ -25,8 +25,11 @@ from mesh.balancing.prefix_index import PrefixIndex
 
 # How busy a replica may be to get the request, as a multiple of the mean load, and of the request's own cost on top.
 ALONE = (2.5, 2.0)
-SHARED = (1.75, 2.0)
-COLD = (1.1, 1.0)
+SHARED = (2.0, 2.0)
+# Of a prompt of which nothing is known, where no prompt shares anything; where all others do, it is SHARED.
+COLD = (0.9, 0.0)
+# Weight of one prompt in the share of those of which something was known: about the last hundred count.
+NEWEST = 0.01
 
 
 class PrefixAffinity:
@@ -38,6 +41,8 @@ class PrefixAffinity:
         self._index = PrefixIndex()
         self._bits: list[int] = []  # by the candidates' indices
         self._all_bits = 0
+        # Until there are prompts to judge by, they are taken to share: shared texts that were spread stay spread.
+        self._known_share = 1.0
 
     def pick(self, candidates: Sequence[Candidate], request: Request) -> int:
         if not request.prefix:
@@ -53,15 +58,21 @@ class PrefixAffinity:
     def _choose(self, candidates: Sequence[Candidate], request: Request, prefix: Sequence[int]) -> int:
         mean = self._members.mean_load()
         depth, holders = self._index.longest(prefix, self._all_bits)
+        self._known_share += NEWEST * ((depth > 0) - self._known_share)
         if depth:
             times, costs = ALONE if holders & (holders - 1) == 0 else SHARED
             limit = times * mean + costs * request.cost
             for index in self._among(holders, prefix[depth] if depth < len(prefix) else prefix[-1]):
                 if candidates[index].load <= limit:
                     return index
-        times, costs = SHARED if depth else COLD
+        times, costs = SHARED if depth else self._cold()
         chosen = self._members.first_below(times * mean + costs * request.cost, prefix[0])
         return self._least_loaded.pick(candidates, request) if chosen is None else chosen
+
+    def _cold(self) -> tuple[float, float]:
+        """Between COLD and SHARED, as far as prompts of late were known."""
+        times, costs = (cold + self._known_share * (shared - cold) for cold, shared in zip(COLD, SHARED, strict=True))
+        return times, costs
 
     def _among(self, holders: int, key: int) -> list[int]:
         """The indices of the holders, as they come first for the key."""

@@ -154,15 +154,16 @@ def test_prefix_affinity_finds_what_is_held_and_slows_nobody(workload: Workload)
         figures_of(run(setting, choice)) for choice in ("least_loaded", "prefix_affinity", "perfect prefix")
     )
 
-    assert affine.hit_rate >= 0.9 * perfect.hit_rate > 1.2 * by_load.hit_rate
+    assert affine.hit_rate >= 0.95 * perfect.hit_rate > 1.2 * by_load.hit_rate
     assert affine.latency_p99_s <= 1.1 * by_load.latency_p99_s
 
 
 def test_prefix_affinity_does_no_harm_where_nothing_is_shared() -> None:
-    setting = replace(SMALL, workload=UNIQUE, utilisation=0.9, requests=2000)
+    setting = replace(SMALL, workload=UNIQUE, utilisation=0.95, requests=2000)
     by_load, affine = (figures_of(run(setting, choice)) for choice in ("least_loaded", "prefix_affinity"))
 
     assert affine.latency_p99_s <= 1.1 * by_load.latency_p99_s
+    assert affine.first_token_p99_s <= 1.1 * by_load.first_token_p99_s
 
 
 def test_a_setting_says_its_rate() -> None:

@@ -61,13 +61,34 @@ def test_cold_prompts_spread() -> None:
     assert min(replica.load for replica in candidates) >= 0.5 * 200
 
 
+def test_cold_prompts_go_by_load_where_nothing_is_shared_and_spread_by_their_text_where_it_is() -> None:
+    candidates, chooser = replicas(12), policy()
+    for replica in candidates:
+        replica.load = 100.0
+    candidates[5].load = 50.0
+    number = 0
+
+    def cold_places(count: int) -> set[int]:
+        nonlocal number
+        number += count
+        return {chooser.pick(candidates, Request(prefix(one))) for one in range(number - count, number)}
+
+    assert len(cold_places(40)) > 6
+    cold_places(500)
+    assert cold_places(40) == {5}
+    for _ in range(500):
+        chooser.pick(candidates, Request(prefix(-1)))
+    assert len(cold_places(40)) > 6
+
+
 @pytest.mark.parametrize("num_replicas", [2, 8, 64])
 def test_a_burst_of_one_prompt_spreads_before_the_first_is_answered(num_replicas: int) -> None:
     candidates, chooser = replicas(num_replicas), policy()
     for _ in range(100 * num_replicas):
         send(chooser, candidates, Request(prefix(0)))
 
-    assert max(replica.load for replica in candidates) <= 2.0 * 100
+    # Twice the mean; of more than 16 replicas, the mean of some of them.
+    assert max(replica.load for replica in candidates) <= 2.4 * 100
 
 
 def test_conversations_of_one_popular_text_spread_and_each_stays_in_its_place() -> None:
@@ -75,7 +96,7 @@ def test_conversations_of_one_popular_text_spread_and_each_stays_in_its_place() 
     shared = prefix(999, num_blocks=12)
     places = {number: send(chooser, candidates, Request(prefix(number, after=shared))) for number in range(800)}
 
-    assert max(replica.load for replica in candidates) <= 1.75 * 50 + 3
+    assert max(replica.load for replica in candidates) <= 2.0 * 50 + 3
     moved = [
         number
         for number, place in places.items()
