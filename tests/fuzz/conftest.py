@@ -46,7 +46,7 @@ def effort(request: pytest.FixtureRequest) -> Effort:
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A mesh that no other test uses."""
     folder = tmp_path_factory.mktemp("fuzz")
-    (folder / "nothing").write_bytes(b"no weights")
+    (folder / "nothing").write_bytes(b"")
     train(folder / "iris")
     nothing = (folder / "nothing").as_uri()
     deployments = [
