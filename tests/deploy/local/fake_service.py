@@ -46,7 +46,9 @@ def main() -> None:
         say("service_failed", error="the cat sat on the cable")
         sys.exit(1 if arguments.behaviour == "die" else 2)
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: arguments.behaviour == "deaf" or stopping.set())
+    # In a thread: the handler runs inside whatever the main thread does, which may hold the event's own lock.
+    end = threading.Thread(target=stopping.set)
+    signal.signal(signal.SIGTERM, lambda *_: arguments.behaviour == "deaf" or end.ident is not None or end.start())
     if arguments.grandchild:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         say("grandchild", pid=child.pid)
