@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mesh.errors import InvalidInput
+from mesh.tensors import varint
 
 MAX_FIELDS = 20_000
 MAX_STRING_BYTES = 1024
@@ -84,18 +85,8 @@ def string_field(path: Sequence[int], text: str) -> bytes:
     """
     content = text.encode()
     for number in reversed(path):
-        content = encode_varint(number << 3 | _BYTES) + encode_varint(len(content)) + content
+        content = varint(number << 3 | _BYTES) + varint(len(content)) + content
     return content
-
-
-def encode_varint(value: int) -> bytes:
-    """`value`, at least 0, as a varint."""
-    octets = bytearray()
-    while value > 0x7F:
-        octets.append(value & 0x7F | 0x80)
-        value >>= 7
-    octets.append(value)
-    return bytes(octets)
 
 
 def _string(message: bytes, number: int, wire_type: int, start: int, end: int) -> str:

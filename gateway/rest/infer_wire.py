@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from gateway import wire
 from mesh.errors import Internal, InvalidInput
 from mesh.oip import open_inference_pb2 as oip
+from mesh.tensors import varint
 
 Slice = bytes | memoryview
 
@@ -36,7 +37,7 @@ def request_bytes(head: oip.ModelInferRequest, raws: Sequence[Slice]) -> bytes:
     """`head`, which has no contents, with `raws` as its raw contents. Copies each of them once."""
     parts: list[Slice] = [head.SerializeToString()]
     for raw in raws:
-        parts += (_RAW_INPUT_TAG, wire.encode_varint(len(raw)), raw)
+        parts += (_RAW_INPUT_TAG, varint(len(raw)), raw)
     return b"".join(parts)
 
 
